@@ -1,0 +1,35 @@
+// Package listeners holds what every source of events and every receiver of
+// them share: the [Event], the [Batch] (one transaction), the [Position], the
+// [Feed] that a source appends to, and the [Subscription] that reads it.
+//
+// A listener is any [Listener]; [Handlers] is the typed one that most programs
+// use. Sources are a Postgres reader, an in-memory region, or anything else
+// that implements [Source]; a listener does not know which one it hears.
+//
+// # What is promised
+//
+// Order: a subscription sees batches in commit order and, within a batch,
+// events in the order of the statements that made them. A subscription calls
+// its listener on one goroutine, one batch at a time. Nothing is promised
+// about the order in which two subscriptions hear of the same batch.
+//
+// Completeness: a subscription sees every batch appended after it joined. A
+// feed that is full blocks its writer; nothing is dropped.
+//
+// Atomicity: a transaction is one batch. Only a transaction too large for
+// memory comes in several, and then [Batch.First] and [Batch.Last] say so.
+//
+// Isolation: an error, a panic or an endless callback ends or stalls its own
+// subscription. A stalled subscription makes the writer of its feed wait once
+// the feed's memory is used up; other subscriptions keep what they have.
+//
+// Close: [Subscription.Close] never blocks. After [Subscription.CloseWait]
+// has returned nil, no callback runs.
+//
+// # What is not promised
+//
+// A listener is told a batch again after a crash, unless it stores positions
+// itself: see [Durable]. Events are read-only and shared: a listener must not
+// change what it receives. It may keep it; a kept record keeps alive the
+// memory block (at most 256 KiB for Postgres rows) that it was read into.
+package listeners

@@ -1,0 +1,36 @@
+package listeners
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrClosed is the reason why a subscription or feed that somebody closed
+// takes no more.
+var ErrClosed = errors.New("listeners: closed")
+
+var errUnchangedJSON = errors.New("listeners: an unchanged column has no value to write as JSON")
+
+// A ListenerError says which subscription ended at which batch, and why.
+type ListenerError struct {
+	Subscription string
+	Position     Position // of the batch that the listener did not handle
+	Err          error
+}
+
+// Error implements error.
+func (e *ListenerError) Error() string {
+	return fmt.Sprintf("subscription %q stopped at position %s: %v", e.Subscription, e.Position, e.Err)
+}
+
+// Unwrap returns the listener's error.
+func (e *ListenerError) Unwrap() error { return e.Err }
+
+// A PanicError is a listener's panic, contained in its subscription.
+type PanicError struct {
+	Value any
+	Stack []byte // of the goroutine at the panic
+}
+
+// Error implements error. The stack is not part of it.
+func (e *PanicError) Error() string { return fmt.Sprintf("listener panicked: %v", e.Value) }

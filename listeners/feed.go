@@ -1,0 +1,192 @@
+package listeners
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// DefaultFeedBytes is the memory that a feed holds back for its slowest
+// subscription unless [FeedOptions] say otherwise.
+const DefaultFeedBytes = 16 << 20
+
+// FeedOptions set up a feed. Nil and zero mean the defaults.
+type FeedOptions struct {
+	// MaxBytes bounds the batches that are appended and not yet handled by
+	// every subscription, in bytes of [Batch.Size]. Default
+	// [DefaultFeedBytes]. A single larger batch is let through alone.
+	MaxBytes int64
+}
+
+// A Feed is the ordered log between one writer and its subscriptions. It holds
+// the batches that the slowest subscription has not handled yet, and no
+// others. It starts no goroutine of its own.
+type Feed struct {
+	max int64
+
+	mu      sync.Mutex
+	tail    *node
+	subs    []*Subscription
+	waiting chan struct{} // closed when space may have been freed; nil if nobody waits
+	closed  error
+	done    chan struct{} // closed with the feed
+
+	waiters atomic.Int32 // writers in Reserve that found no space
+}
+
+// A node is one link of the log. Readers hold the node that they have handled
+// and follow next; what no reader holds is garbage.
+type node struct {
+	batch *Batch
+	seq   uint64
+	bytes int64 // appended to the feed up to and including this batch
+	next  atomic.Pointer[node]
+}
+
+// NewFeed returns an empty feed.
+func NewFeed(opts *FeedOptions) *Feed {
+	f := &Feed{max: DefaultFeedBytes, tail: new(node), done: make(chan struct{})}
+	if opts != nil && opts.MaxBytes > 0 {
+		f.max = opts.MaxBytes
+	}
+	return f
+}
+
+// Reserve returns when there is room for one more batch. A writer calls it
+// before [Feed.Append], and outside any lock that a listener might want. It
+// returns the cause of ctx's end, or the reason why the feed was closed.
+//
+// A listener that writes to the feed it hears is never made to wait for
+// itself: pass it the context that the listener got.
+func (f *Feed) Reserve(ctx context.Context) error {
+	for {
+		f.mu.Lock()
+		if f.closed != nil {
+			f.mu.Unlock()
+			return f.closed
+		}
+		if f.backlog() < f.max || callerHears(ctx, f) {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.waiting == nil {
+			f.waiting = make(chan struct{})
+		}
+		freed := f.waiting
+		f.waiters.Add(1)
+		full := f.backlog() >= f.max // again, now that readers see the waiter
+		f.mu.Unlock()
+		if full {
+			select {
+			case <-freed:
+			case <-ctx.Done():
+			case <-f.done:
+			}
+		}
+		f.waiters.Add(-1)
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// backlog returns the bytes that the slowest subscription has not handled.
+func (f *Feed) backlog() int64 {
+	slowest := f.tail.bytes
+	for _, s := range f.subs {
+		slowest = min(slowest, s.at.Load().bytes)
+	}
+	return f.tail.bytes - slowest
+}
+
+// Append adds a batch and wakes the subscriptions. It never blocks, and takes
+// ownership of b. Only one goroutine at a time may append, in order of
+// position. On a closed feed it does nothing.
+func (f *Feed) Append(b *Batch) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed != nil {
+		return
+	}
+	n := &node{batch: b, seq: f.tail.seq + 1, bytes: f.tail.bytes + int64(b.Size)}
+	f.tail.next.Store(n)
+	f.tail = n
+	for _, s := range f.subs {
+		s.wake()
+	}
+}
+
+// A Join brings a new subscription up to the present: it emits Reset, Snapshot
+// and Live batches, in this order, and returns the position up to which the
+// feed's batches are contained in them and must be left out. It runs on the
+// subscription's goroutine; emit returns an error when the subscription ends.
+type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
+
+// Subscribe adds a subscription that sees every batch appended from now on,
+// after what join emits. A nil join means from now on.
+func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join Join) (*Subscription, error) {
+	s := newSubscription(f, name, l, opts.withDefaults())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed != nil {
+		return nil, f.closed
+	}
+	s.at.Store(f.tail)
+	f.subs = append(f.subs, s)
+	go s.run(join) // waited for by CloseWait
+	return s, nil
+}
+
+// Subscriptions returns those that have not ended, in order of subscription.
+func (f *Feed) Subscriptions() []*Subscription {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.subs)
+}
+
+// Close ends the feed: appends are ignored, and every subscription finishes
+// the batch it is at, has a [Durable] listener flush, and ends without an
+// error. It does not wait; [Subscription.CloseWait] does.
+func (f *Feed) Close() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed == nil {
+		f.closed = ErrClosed
+		close(f.done)
+	}
+}
+
+// remove takes a subscription that has ended out of the accounting.
+func (f *Feed) remove(s *Subscription) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.subs = slices.DeleteFunc(f.subs, func(o *Subscription) bool { return o == s })
+	f.freeLocked()
+}
+
+// freed tells waiting writers that a subscription has moved on.
+func (f *Feed) freed() {
+	if f.waiters.Load() == 0 {
+		return
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.freeLocked()
+}
+
+// freeLocked lets waiting writers go on once a quarter of the room is free, so
+// that a full feed does not switch goroutines for every batch.
+func (f *Feed) freeLocked() {
+	if f.waiting != nil && f.backlog() <= f.max/4*3 {
+		close(f.waiting)
+		f.waiting = nil
+	}
+}
+
+// last returns the newest node.
+func (f *Feed) last() *node {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.tail
+}

@@ -1,0 +1,70 @@
+package listeners
+
+import "context"
+
+// A Listener receives batches. Its subscription calls it on one goroutine, one
+// batch at a time, in order; two subscriptions call their listeners
+// independently. It may take as long as it needs: the feed buffers, and then
+// blocks the source.
+//
+// Returning nil says that the batch is handled. An error or a panic ends the
+// subscription, which then reports a [ListenerError]; nothing is retried. The
+// context ends when the subscription is closed.
+type Listener interface {
+	OnBatch(ctx context.Context, b *Batch) error
+}
+
+// ListenerFunc is a function that is a [Listener].
+type ListenerFunc func(ctx context.Context, b *Batch) error
+
+// OnBatch calls f.
+func (f ListenerFunc) OnBatch(ctx context.Context, b *Batch) error { return f(ctx, b) }
+
+// Durable is a [Listener] for which nil means "taken" and that stores what it
+// took later, as a sink does that does not wait for each acknowledgement. The
+// source keeps what is not stored.
+type Durable interface {
+	Listener
+	// Stored returns the position up to which everything taken is stored.
+	// When everything is, that is at least the position of the last batch
+	// taken. It never goes back and may be called from any goroutine.
+	Stored() Position
+	// Stalled returns a channel that receives when something taken could not
+	// be stored and Flush is needed to try again. It is always the same one.
+	Stalled() <-chan struct{}
+	// Flush returns nil when everything taken is stored. It retries what is
+	// worth retrying until ctx ends. It is called on the subscription's
+	// goroutine, never during OnBatch; an error ends the subscription.
+	Flush(ctx context.Context) error
+}
+
+// A Source is anything that one can subscribe to: a Postgres table, a region,
+// a reader of a stream.
+type Source interface {
+	// Subscribe adds a listener. The name appears in errors and logs. It does
+	// not block and calls nothing before it has returned.
+	Subscribe(name string, l Listener, opts *SubscribeOptions) (*Subscription, error)
+}
+
+// SubscribeOptions say what a subscription wants. Nil and zero mean the
+// defaults.
+type SubscribeOptions struct {
+	// Collections limits the subscription to these, each written as
+	// [Schema.Collection] returns it. Default: all of the source.
+	Collections []string
+	// Current asks for the present state first: a Reset, the rows as Snapshot
+	// batches, Live, and then every later change once. Default: from now on,
+	// which for a source that begins with a snapshot of its own includes that.
+	Current bool
+	// Ephemeral lets the source forget a batch that this listener has not
+	// handled when the process ends. Default: a source that can (Postgres)
+	// sends it again after a restart.
+	Ephemeral bool
+}
+
+func (o *SubscribeOptions) withDefaults() SubscribeOptions {
+	if o == nil {
+		return SubscribeOptions{}
+	}
+	return *o
+}
