@@ -28,9 +28,9 @@ type Feed struct {
 	mu      sync.Mutex
 	tail    *node
 	subs    []*Subscription
-	waiting chan struct{} // closed when space may have been freed; nil if nobody waits
-	closed  error
-	done    chan struct{} // closed with the feed
+	waiting chan struct{}   // closed when space may have been freed; nil if nobody waits
+	open    context.Context //nolint:containedctx // ends with the feed; its cause is ErrClosed
+	close   context.CancelCauseFunc
 
 	waiters atomic.Int32 // writers in Reserve that found no space
 }
@@ -46,7 +46,8 @@ type node struct {
 
 // NewFeed returns an empty feed.
 func NewFeed(opts *FeedOptions) *Feed {
-	f := &Feed{max: DefaultFeedBytes, tail: new(node), done: make(chan struct{})}
+	f := &Feed{max: DefaultFeedBytes, tail: new(node)}
+	f.open, f.close = context.WithCancelCause(context.Background())
 	if opts != nil && opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
@@ -62,9 +63,9 @@ func NewFeed(opts *FeedOptions) *Feed {
 func (f *Feed) Reserve(ctx context.Context) error {
 	for {
 		f.mu.Lock()
-		if f.closed != nil {
+		if f.open.Err() != nil {
 			f.mu.Unlock()
-			return f.closed
+			return ErrClosed
 		}
 		if f.backlog() < f.max || callerHears(ctx, f) {
 			f.mu.Unlock()
@@ -81,7 +82,7 @@ func (f *Feed) Reserve(ctx context.Context) error {
 			select {
 			case <-freed:
 			case <-ctx.Done():
-			case <-f.done:
+			case <-f.open.Done():
 			}
 		}
 		f.waiters.Add(-1)
@@ -106,7 +107,7 @@ func (f *Feed) backlog() int64 {
 func (f *Feed) Append(b *Batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed != nil {
+	if f.open.Err() != nil {
 		return
 	}
 	n := &node{batch: b, seq: f.tail.seq + 1, bytes: f.tail.bytes + int64(b.Size)}
@@ -120,7 +121,8 @@ func (f *Feed) Append(b *Batch) {
 // A Join brings a new subscription up to the present: it emits Reset, Snapshot
 // and Live batches, in this order, and returns the position up to which the
 // feed's batches are contained in them and must be left out. It runs on the
-// subscription's goroutine; emit returns an error when the subscription ends.
+// subscription's goroutine. Its context ends with the subscription and with
+// the feed; emit returns an error when the subscription ends.
 type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
 
 // Subscribe adds a subscription that sees every batch appended from now on,
@@ -129,10 +131,13 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	s := newSubscription(f, name, l, opts.withDefaults())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed != nil {
-		return nil, f.closed
+	if f.open.Err() != nil {
+		return nil, ErrClosed
 	}
 	s.at.Store(f.tail)
+	if f.tail.batch != nil {
+		s.passed = f.tail.batch.Position // it wants nothing from before
+	}
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
 	return s, nil
@@ -151,10 +156,7 @@ func (f *Feed) Subscriptions() []*Subscription {
 func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.closed == nil {
-		f.closed = ErrClosed
-		close(f.done)
-	}
+	f.close(ErrClosed)
 }
 
 // remove takes a subscription that has ended out of the accounting.

@@ -33,6 +33,7 @@ type Subscription struct {
 	skip Position
 	open bool // parts of a transaction were delivered, its last part was not
 
+	closed  atomic.Bool // by Close
 	waiting atomic.Bool // for a wake-up
 	wakeup  chan struct{}
 
@@ -106,7 +107,15 @@ func (s *Subscription) Lag() Lag {
 // Close ends the subscription: its context ends, and after the callback that
 // may be running there is no other. It does not block and may be called any
 // number of times, also by the listener itself.
-func (s *Subscription) Close() { s.cancel(ErrClosed) }
+func (s *Subscription) Close() {
+	s.closed.Store(true)
+	s.cancel(ErrClosed)
+}
+
+// Closed reports whether Close was called. A subscription that failed and was
+// not closed keeps its place: a source that can (Postgres) goes on to hold
+// back what its listener has not handled.
+func (s *Subscription) Closed() bool { return s.closed.Load() }
 
 // CloseWait closes the subscription and returns nil when no callback is
 // running any more, or the cause of ctx's end. A listener that closes its own
@@ -180,11 +189,9 @@ func (s *Subscription) run(join Join) {
 
 func (s *Subscription) loop(join Join) error {
 	if join != nil {
-		skip, err := join(s.ctx, s.deliver)
-		if err != nil {
+		if err := s.join(join); err != nil {
 			return err
 		}
-		s.skip = skip
 	}
 	for {
 		next, err := s.next()
@@ -204,6 +211,19 @@ func (s *Subscription) loop(join Join) error {
 	}
 }
 
+func (s *Subscription) join(join Join) error {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.feed.open, func() { cancel(ErrClosed) })
+	defer stop()
+	skip, err := join(ctx, s.deliver)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	s.skip = skip
+	return err
+}
+
 // next returns the next node, or nil when the feed is closed.
 func (s *Subscription) next() (*node, error) {
 	var stalled <-chan struct{}
@@ -215,7 +235,7 @@ func (s *Subscription) next() (*node, error) {
 			return nil, context.Cause(s.ctx)
 		}
 		select {
-		case <-s.feed.done:
+		case <-s.feed.open.Done():
 			return nil, nil
 		case <-stalled:
 			if err := s.call(s.last(), s.durable.Flush); err != nil {
@@ -235,7 +255,7 @@ func (s *Subscription) next() (*node, error) {
 		}
 		select {
 		case <-s.wakeup:
-		case <-s.feed.done:
+		case <-s.feed.open.Done():
 		case <-s.ctx.Done():
 		case <-stalled:
 			if err := s.call(s.last(), s.durable.Flush); err != nil {

@@ -1,0 +1,94 @@
+package cdc
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// A catalog answers, on a connection of its own, what the replication protocol
+// does not carry. It belongs to one goroutine.
+type catalog struct {
+	c    *config
+	conn *pgx.Conn
+}
+
+func (q *catalog) connected(ctx context.Context) (*pgx.Conn, error) {
+	if q.conn != nil && !q.conn.IsClosed() {
+		return q.conn, nil
+	}
+	conn, err := q.c.connect(ctx)
+	q.conn = conn
+	return conn, err
+}
+
+func (q *catalog) close(ctx context.Context) {
+	if q.conn != nil {
+		_ = q.conn.Close(context.WithoutCancel(ctx))
+		q.conn = nil
+	}
+}
+
+// primaryKey returns the names of a table's primary key columns, none if it
+// has no primary key or is gone.
+func (q *catalog) primaryKey(ctx context.Context, relation uint32) ([]string, error) {
+	conn, err := q.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT a.attname FROM pg_index i
+		JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)
+		WHERE i.indrelid = $1 AND i.indisprimary`, relation)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
+}
+
+// slotState is what pg_replication_slots says of the slot.
+type slotState struct {
+	exists    bool
+	confirmed LSN
+	walStatus string
+}
+
+func (q *catalog) slot(ctx context.Context) (slotState, error) {
+	conn, err := q.connected(ctx)
+	if err != nil {
+		return slotState{}, err
+	}
+	var state slotState
+	err = conn.QueryRow(ctx, `
+		SELECT true, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(wal_status, '')
+		FROM pg_replication_slots WHERE slot_name = $1`, q.c.Slot).
+		Scan(&state.exists, &state.confirmed, &state.walStatus)
+	if err == pgx.ErrNoRows { //nolint:errorlint // QueryRow returns it as it is
+		return slotState{}, nil
+	}
+	return state, err
+}
+
+// endOfLog returns a position at or after the end of every transaction that
+// has committed. It is the insert position as soon as that is flushed: with
+// synchronous_commit off this takes up to three times wal_writer_delay. At
+// the start of a page the insert position is past a header that nobody
+// flushes, so after a while the flushed position counts.
+func endOfLog(ctx context.Context, conn *pgx.Conn) (LSN, error) {
+	var inserted LSN
+	err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&inserted)
+	deadline := time.Now().Add(time.Second)
+	for err == nil {
+		var flushed LSN
+		err = conn.QueryRow(ctx, "SELECT pg_current_wal_flush_lsn()::text").Scan(&flushed)
+		if err != nil || flushed >= inserted {
+			return inserted, err
+		}
+		if time.Now().After(deadline) {
+			return flushed, nil
+		}
+		err = sleep(ctx, 20*time.Millisecond)
+	}
+	return 0, err
+}

@@ -1,0 +1,70 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// connect opens an ordinary connection with the pinned session settings.
+func (c *config) connect(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := pgx.ConnectConfig(ctx, c.conn.Copy())
+	if err != nil {
+		return nil, fmt.Errorf("connect to database %q: %w", c.database, err)
+	}
+	return conn, nil
+}
+
+// connectReplication opens a connection in replication mode and returns the
+// cluster's system identifier.
+func (c *config) connectReplication(ctx context.Context) (*pgconn.PgConn, uint64, error) {
+	settings := c.conn.Config.Copy()
+	settings.RuntimeParams = maps.Clone(settings.RuntimeParams)
+	settings.RuntimeParams["replication"] = "database"
+	conn, err := pgconn.ConnectConfig(ctx, settings)
+	if err != nil {
+		return nil, 0, fmt.Errorf("connect to database %q for replication: %w", c.database, err)
+	}
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("identify system: %w", err), conn.Close(ctx))
+	}
+	var id uint64
+	if _, err := fmt.Sscan(system.SystemID, &id); err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("system identifier %q: %w", system.SystemID, err), conn.Close(ctx))
+	}
+	return conn, id, nil
+}
+
+// transient reports whether it is worth to connect again: what the server
+// refuses for a reason that somebody has to remove is not. Errors without a
+// SQLSTATE come from the network.
+func transient(err error) bool {
+	var (
+		slot   *SlotError
+		setup  *SetupError
+		decode *DecodeError
+	)
+	if errors.As(err, &slot) || errors.As(err, &setup) || errors.As(err, &decode) || errors.Is(err, errTooManyEvents) {
+		return false
+	}
+	state := sqlState(err)
+	switch state {
+	case "", "55006", "53300": // network; object in use; too many connections
+		return true
+	}
+	switch state[:2] {
+	case "57", "08", "53", "40", "58": // shutdown and start-up, connection, resources, rollback, system
+		return true
+	}
+	return false
+}
+
+// literal writes a string for SQL.
+func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

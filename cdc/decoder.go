@@ -1,0 +1,258 @@
+package cdc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// A decoder turns the messages of one connection into batches. It belongs to
+// the goroutine that reads the socket.
+type decoder struct {
+	*batcher
+	tracker   *tracker
+	wanted    func(schema, table string) bool
+	keys      func(ctx context.Context, relation uint32) ([]string, error)
+	relations map[uint32]*relation
+
+	open   bool // between Begin and Commit
+	seen   uint32
+	resume listeners.Position // events up to here are in the feed already
+}
+
+// newDecoder returns a decoder for a new connection. Everything up to the last
+// position that the batcher appended is left out when the server sends it
+// again.
+func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool,
+	keys func(context.Context, uint32) ([]string, error),
+) *decoder {
+	b.abandon()
+	t.abandon()
+	return &decoder{
+		batcher: b, tracker: t, wanted: wanted, keys: keys,
+		relations: make(map[uint32]*relation), resume: b.last,
+	}
+}
+
+// message handles one message of the plugin. It keeps msg. The returned error
+// is a [DecodeError], or that of the feed or of ctx.
+func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
+	if len(msg) == 0 {
+		return &DecodeError{LSN: lsn, Err: pgoutput.ErrTruncated}
+	}
+	var err error
+	switch msg[0] {
+	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
+		err = d.row(ctx, msg)
+	case pgoutput.TypeBegin:
+		err = d.beginTx(msg)
+	case pgoutput.TypeCommit:
+		err = d.commitTx(ctx, msg)
+	case pgoutput.TypeRelation:
+		err = d.relation(ctx, msg)
+	case pgoutput.TypeTruncate:
+		err = d.truncate(ctx, msg)
+	case pgoutput.TypeType, pgoutput.TypeOrigin:
+		// Types are known by their OID; the origin is not part of an event.
+	default:
+		err = badMessage{errors.New("unknown message; protocol version 1 has none such")}
+	}
+	var bad badMessage
+	if errors.As(err, &bad) {
+		return &DecodeError{LSN: lsn, Message: msg[0], Err: bad.error}
+	}
+	return err
+}
+
+// badMessage marks an error that is the message's fault.
+type badMessage struct{ error }
+
+func (d *decoder) beginTx(msg []byte) error {
+	m, err := pgoutput.ParseBegin(msg)
+	if err != nil {
+		return badMessage{err}
+	}
+	if d.open {
+		return badMessage{errors.New("a transaction begins inside another")}
+	}
+	d.open, d.seen = true, 0
+	d.tracker.begin()
+	d.begin(listeners.Changes, listeners.CauseWrite, m.CommitLSN, listeners.Tx{ID: uint64(m.XID), Time: m.CommitTime})
+	if d.repeated() {
+		d.first = false // the feed has its first parts
+	}
+	return nil
+}
+
+// repeated reports whether the feed holds a part of the open transaction.
+func (d *decoder) repeated() bool {
+	return d.resume.Epoch == d.epoch && d.resume.Commit == d.commit
+}
+
+func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
+	m, err := pgoutput.ParseCommit(msg)
+	if err != nil {
+		return badMessage{err}
+	}
+	if !d.open || m.CommitLSN != d.commit {
+		return badMessage{fmt.Errorf("commit of %s, but the open transaction is %s", LSN(m.CommitLSN), LSN(d.commit))}
+	}
+	d.open = false
+	if !d.pending() {
+		// No events, or all of them delivered before: a part that ends a
+		// transaction is never empty, so it was delivered as a whole.
+		d.tracker.nothing(LSN(m.EndLSN), true)
+		return nil
+	}
+	// First the tracker, then the feed: a subscription that is done with the
+	// batch finds it there.
+	d.tracker.commit(d.events[len(d.events)-1].Position, LSN(m.EndLSN))
+	return d.flush(ctx, true)
+}
+
+// next counts one event of the open transaction and reports whether it is
+// new. The count includes what nobody asked for, so that an event's position
+// does not depend on it.
+func (d *decoder) next() (bool, error) {
+	if !d.open {
+		return false, badMessage{errors.New("a row outside of a transaction")}
+	}
+	d.seen++
+	at := listeners.Position{Epoch: d.epoch, Commit: d.commit, Index: d.seen}
+	if at.Compare(d.resume) <= 0 {
+		return false, nil
+	}
+	return true, nil
+}
+
+func (d *decoder) row(ctx context.Context, msg []byte) error {
+	if len(msg) < 5 {
+		return badMessage{pgoutput.ErrTruncated}
+	}
+	rel, err := d.known(binary.BigEndian.Uint32(msg[1:]))
+	if err != nil {
+		return err
+	}
+	m, cols, err := pgoutput.ParseRow(msg, d.offsets(2*len(rel.types)))
+	if err != nil {
+		return badMessage{err}
+	}
+	fresh, err := d.next()
+	if err != nil || !fresh || rel.skip {
+		return err
+	}
+	n := len(rel.types)
+	if (m.Old != nil && len(m.Old) != n) || (m.New != nil && len(m.New) != n) {
+		return badMessage{fmt.Errorf("a row of %s has %d or %d columns, its relation has %d",
+			rel.schema.Collection(), len(m.Old), len(m.New), n)}
+	}
+	d.cols = d.cols[:len(d.cols)+len(cols)] // ParseRow wrote there
+	if m.OldIsKey {
+		// The server writes NULL for what it does not send of an old key.
+		for i := range m.Old {
+			if !rel.schema.Columns[i].Key {
+				m.Old[i] = pgoutput.Unchanged
+			}
+		}
+	} else if m.Old != nil {
+		// Only a full old row is known to hold what the new one leaves out.
+		for i := range m.New {
+			if m.New[i] == pgoutput.Unchanged {
+				m.New[i] = m.Old[i]
+			}
+		}
+	}
+	e, err := d.add(ctx, d.seen, len(msg))
+	if err != nil {
+		return err
+	}
+	e.Schema = rel.schema
+	switch msg[0] {
+	case pgoutput.TypeInsert:
+		e.Op = listeners.Create
+	case pgoutput.TypeUpdate:
+		e.Op = listeners.Update
+	default:
+		e.Op = listeners.Delete
+	}
+	if m.New != nil {
+		e.After = listeners.NewRecord(d.newRow(row{rel: rel, data: msg, cols: m.New}))
+	}
+	if m.Old != nil {
+		old := listeners.NewRecord(d.newRow(row{rel: rel, data: msg, cols: m.Old}))
+		if m.OldIsKey {
+			e.OldKey = old
+		} else {
+			e.Before = old
+		}
+	}
+	return nil
+}
+
+func (d *decoder) truncate(ctx context.Context, msg []byte) error {
+	m, err := pgoutput.ParseTruncate(msg)
+	if err != nil {
+		return badMessage{err}
+	}
+	for _, id := range m.Relations {
+		rel, err := d.known(id)
+		if err != nil {
+			return err
+		}
+		fresh, err := d.next()
+		if err != nil {
+			return err
+		}
+		if !fresh || rel.skip {
+			continue
+		}
+		e, err := d.add(ctx, d.seen, len(msg))
+		if err != nil {
+			return err
+		}
+		e.Op, e.Schema = listeners.Truncate, rel.schema
+	}
+	return nil
+}
+
+func (d *decoder) known(id uint32) (*relation, error) {
+	rel := d.relations[id]
+	if rel == nil {
+		return nil, badMessage{fmt.Errorf("relation %d was not described before its rows", id)}
+	}
+	return rel, nil
+}
+
+func (d *decoder) relation(ctx context.Context, msg []byte) error {
+	m, err := pgoutput.ParseRelation(msg)
+	if err != nil {
+		return badMessage{err}
+	}
+	if m.Namespace == "" {
+		m.Namespace = "pg_catalog"
+	}
+	columns := make([]listeners.Column, len(m.Columns))
+	for i, c := range m.Columns {
+		columns[i] = listeners.Column{Name: c.Name, TypeID: c.TypeID, Key: c.Key}
+	}
+	skip := !d.wanted(m.Namespace, m.Name)
+	if !skip && (m.Identity == 'f' || m.Identity == 'n') {
+		// The message marks all columns or none; the key is the primary key.
+		key, err := d.keys(ctx, m.ID)
+		if err != nil {
+			return fmt.Errorf("primary key of %s.%s: %w", m.Namespace, m.Name, err)
+		}
+		for i := range columns {
+			columns[i].Key = slices.Contains(key, columns[i].Name)
+		}
+	}
+	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns))
+	rel.skip = skip
+	d.relations[m.ID] = rel
+	return nil
+}

@@ -1,0 +1,78 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// A SetupError says why a source cannot work with this database, and what to
+// do about it. Nothing has been created or changed.
+type SetupError struct {
+	Findings []Finding // the fatal ones, at least one
+}
+
+// Error implements error, with one line per finding.
+func (e *SetupError) Error() string {
+	text := ""
+	for i, f := range e.Findings {
+		if i > 0 {
+			text += "\n"
+		}
+		text += f.Text
+		if f.Remedy != "" {
+			text += "; " + f.Remedy
+		}
+	}
+	return text
+}
+
+// A SlotError says that the slot cannot be read any more, or is not the one
+// that was read before. Going on would lose changes silently.
+type SlotError struct {
+	Slot   string
+	Reason string
+	Remedy string
+	Err    error
+}
+
+// Error implements error.
+func (e *SlotError) Error() string {
+	text := fmt.Sprintf("slot %q: %s", e.Slot, e.Reason)
+	if e.Err != nil {
+		text += ": " + e.Err.Error()
+	}
+	if e.Remedy != "" {
+		text += "; " + e.Remedy
+	}
+	return text
+}
+
+// Unwrap returns the cause, nil if there is none.
+func (e *SlotError) Unwrap() error { return e.Err }
+
+// A DecodeError says that the server sent something that this version cannot
+// read. It is fatal: to skip it would lose an event.
+type DecodeError struct {
+	LSN     LSN  // of the message
+	Message byte // its type
+	Err     error
+}
+
+// Error implements error.
+func (e *DecodeError) Error() string {
+	return fmt.Sprintf("cdc: message %q at %s: %v", e.Message, e.LSN, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *DecodeError) Unwrap() error { return e.Err }
+
+// sqlState returns the SQLSTATE of a server's error, "" if it is none.
+func sqlState(err error) string {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return pg.Code
+	}
+	return ""
+}

@@ -1,0 +1,186 @@
+package cdc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SnapshotMode says whether a source reads the rows that are there already.
+type SnapshotMode string
+
+// The snapshot modes.
+const (
+	// SnapshotInitial reads the tables when the slot does not exist yet.
+	SnapshotInitial SnapshotMode = "initial"
+	// SnapshotNever begins with the first change after the slot was created.
+	SnapshotNever SnapshotMode = "never"
+	// SnapshotOnly reads the tables and ends; it leaves no slot behind.
+	SnapshotOnly SnapshotMode = "only"
+)
+
+// Options set up a source. Nil and zero mean the defaults.
+type Options struct {
+	// Tables are patterns "schema.table" or "schema.*"; a name without a dot
+	// is in schema public. A part may be double-quoted as in SQL. Default: all
+	// tables of the publication, or of the database where there is none yet.
+	Tables []string
+	// Slot is the replication slot, created when it is missing. Default
+	// "rowcall_" and the database's name.
+	Slot string
+	// Publication is created when it is missing, and never altered. Default:
+	// the slot's name.
+	Publication string
+	// Snapshot is SnapshotInitial by default.
+	Snapshot SnapshotMode
+	// MaxBytes bounds the memory for batches that some subscription has not
+	// handled yet. Default [listeners.DefaultFeedBytes].
+	MaxBytes int64
+	// MaxBatchBytes is the size beyond which a transaction is delivered in
+	// parts. Default 4 MiB.
+	MaxBatchBytes int
+	// SlotWait is how long to wait for a slot that another process holds.
+	// Default 5 s, which covers a predecessor that has just died.
+	SlotWait time.Duration
+	// StopTimeout bounds the wait for running listeners when the source
+	// stops. Default 15 s.
+	StopTimeout time.Duration
+	// Progress is called during a snapshot, at most some times a second, from
+	// one goroutine at a time. Default: nothing.
+	Progress func(Progress)
+	// Logger receives what an operator wants to know. Default: nothing.
+	Logger *slog.Logger
+}
+
+// Progress is how far a snapshot is.
+type Progress struct {
+	Table         string // the table that is being read, as "schema.table"
+	Tables        int    // how many there are
+	TablesDone    int
+	Rows          int64 // read so far, of all tables
+	EstimatedRows int64 // of all tables, from the planner's statistics; 0 if unknown
+	Done          bool
+}
+
+const (
+	defaultMaxBatchBytes = 4 << 20
+	defaultSlotWait      = 5 * time.Second
+	defaultStopTimeout   = 15 * time.Second
+)
+
+// config is what Options and a connection string come to.
+type config struct {
+	Options
+	database string
+	conn     *pgx.ConnConfig
+	patterns []pattern
+}
+
+// newConfig applies defaults and reports every fault at once.
+func newConfig(databaseURL string, opts *Options) (*config, error) {
+	c := new(config)
+	if opts != nil {
+		c.Options = *opts
+	}
+	conn, err := pgx.ParseConfig(databaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("cdc: database URL: %w", redact(err))
+	}
+	c.conn, c.database = conn, conn.Database
+	if c.database == "" {
+		c.database = conn.User
+	}
+	var faults []error
+	if c.Slot == "" {
+		c.Slot = defaultSlot(c.database)
+	} else if !slotName.MatchString(c.Slot) {
+		faults = append(faults, fmt.Errorf("slot %q: a slot's name has 1 to 63 of a-z, 0-9 and _", c.Slot))
+	}
+	if c.Publication == "" {
+		c.Publication = c.Slot
+	}
+	if len(c.Publication) > 63 || strings.ContainsRune(c.Publication, 0) {
+		faults = append(faults, fmt.Errorf("publication %q: a name has at most 63 bytes, none of them zero", c.Publication))
+	}
+	switch c.Snapshot {
+	case "":
+		c.Snapshot = SnapshotInitial
+	case SnapshotInitial, SnapshotNever, SnapshotOnly:
+	default:
+		faults = append(faults, fmt.Errorf("snapshot %q: want initial, never or only", c.Snapshot))
+	}
+	for _, t := range c.Tables {
+		p, err := parsePattern(t)
+		if err != nil {
+			faults = append(faults, err)
+		}
+		c.patterns = append(c.patterns, p)
+	}
+	if c.MaxBatchBytes <= 0 {
+		c.MaxBatchBytes = defaultMaxBatchBytes
+	}
+	if c.SlotWait <= 0 {
+		c.SlotWait = defaultSlotWait
+	}
+	if c.StopTimeout <= 0 {
+		c.StopTimeout = defaultStopTimeout
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(faults) > 0 {
+		return nil, fmt.Errorf("cdc: options: %w", errors.Join(faults...))
+	}
+	pin(conn.RuntimeParams)
+	return c, nil
+}
+
+// pin fixes the session settings that decide how values are written, and keeps
+// timeouts meant for interactive users from ending ours.
+func pin(params map[string]string) {
+	for k, v := range map[string]string{
+		"application_name":                    "rowcall",
+		"timezone":                            "UTC",
+		"datestyle":                           "ISO, MDY",
+		"intervalstyle":                       "postgres",
+		"bytea_output":                        "hex",
+		"extra_float_digits":                  "1",
+		"client_encoding":                     "UTF8",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        "0",
+		"idle_in_transaction_session_timeout": "0",
+	} {
+		params[k] = v
+	}
+}
+
+var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
+
+// defaultSlot turns a database's name into a legal slot name.
+func defaultSlot(database string) string {
+	safe := strings.Map(func(r rune) rune {
+		switch {
+		case r >= 'a' && r <= 'z', r >= '0' && r <= '9', r == '_':
+			return r
+		case r >= 'A' && r <= 'Z':
+			return r - 'A' + 'a'
+		}
+		return '_'
+	}, database)
+	return ("rowcall_" + safe)[:min(63, len("rowcall_")+len(safe))]
+}
+
+// redact keeps a password out of a connection string's parse error.
+func redact(err error) error {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		return parse // pgconn has redacted the password
+	}
+	return err
+}

@@ -1,0 +1,129 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// run is Run without its end.
+func (s *Source) run(ctx context.Context) error {
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return &SetupError{Findings: []Finding{connectionFinding(err, s.c)}}
+	}
+	inv, snapshot, err := s.setUp(ctx, conn)
+	closeErr := conn.Close(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	if closeErr != nil {
+		s.c.Logger.Debug("closing the set-up connection", "error", closeErr)
+	}
+	s.mu.Lock()
+	s.shared = snapshot
+	s.mu.Unlock()
+	close(s.ready)
+
+	b := &batcher{emit: s.append, source: s.c.database, epoch: s.epoch, maxBytes: s.c.MaxBatchBytes}
+	if snapshot {
+		err := s.persist(ctx, "snapshot", func() (bool, error) { return false, s.initial(ctx, inv, b) })
+		if err != nil || s.c.Snapshot == SnapshotOnly {
+			return err
+		}
+	}
+	catalog := &catalog{c: s.c}
+	defer catalog.close(ctx)
+	started := false
+	return s.persist(ctx, "replication", func() (bool, error) {
+		ok, err := s.stream(ctx, b, catalog, started)
+		started = started || ok
+		return ok, err
+	})
+}
+
+// persist repeats an attempt that fails for a reason that may pass, with
+// growing delays. An attempt reports whether it got anywhere; then the delays
+// start again from the first.
+func (s *Source) persist(ctx context.Context, what string, attempt func() (bool, error)) error {
+	delays := backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(100*time.Millisecond),
+		backoff.WithMaxInterval(10*time.Second),
+		backoff.WithMaxElapsedTime(0))
+	for {
+		progressed, err := attempt()
+		if ctx.Err() != nil {
+			return err
+		}
+		if err == nil || !transient(err) {
+			return err
+		}
+		if progressed {
+			delays.Reset()
+		}
+		delay := delays.NextBackOff()
+		s.c.Logger.Warn(what+" interrupted, connecting again", "error", err, "in", delay.Round(time.Millisecond))
+		if err := sleep(ctx, delay); err != nil {
+			return err
+		}
+	}
+}
+
+// CaughtUp returns nil when everything that was committed before the call has
+// been delivered to every subscription and is stored by those that are
+// durable. It asks the database where its log ends, and returns early with
+// ctx's error, or when Run ends.
+func (s *Source) CaughtUp(ctx context.Context) error {
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	target, err := endOfLog(ctx, conn)
+	if err := errors.Join(err, conn.Close(ctx)); err != nil {
+		return err
+	}
+	var position listeners.Position
+	for {
+		if stats := s.Stats(); stats.Received >= target && position.IsZero() {
+			position = stats.Position // everything before target is in the feed
+		}
+		if s.Stats().Confirmed >= target && s.passed(position) {
+			return nil
+		}
+		s.hurry()
+		select {
+		case <-s.ended:
+			if s.runErr != nil {
+				return s.runErr
+			}
+			return fmt.Errorf("cdc: stopped before reaching %s", target)
+		default:
+		}
+		if err := sleep(ctx, 10*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
+// passed reports whether every subscription has handled everything up to p.
+func (s *Source) passed(p listeners.Position) bool {
+	for _, sub := range s.feed.Subscriptions() {
+		if sub.Stored().Compare(p) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// hurry asks for a status update now: the server's answer tells how far it is.
+func (s *Source) hurry() {
+	select {
+	case s.kick <- struct{}{}:
+	default:
+	}
+}

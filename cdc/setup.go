@@ -1,0 +1,137 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+)
+
+// setUp checks everything first and then creates what is missing. It returns
+// what it found before, and whether this run has to begin with a snapshot.
+func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, snapshot bool, err error) {
+	inv, err = takeInventory(ctx, conn, s.c)
+	if err != nil {
+		return nil, false, err
+	}
+	var fatal []Finding
+	for _, f := range inv.findings(s.c) {
+		switch f.Level {
+		case Fatal:
+			fatal = append(fatal, f)
+		case Warning:
+			s.c.Logger.Warn(f.Text, "remedy", f.Remedy)
+		case OK, Info:
+		}
+	}
+	if len(fatal) > 0 {
+		return nil, false, &SetupError{Findings: fatal}
+	}
+	if inv, err = s.waitForSlot(ctx, conn, inv); err != nil {
+		return nil, false, err
+	}
+	repl, id, err := s.c.connectReplication(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	defer repl.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing hangs on it
+	s.mu.Lock()
+	s.epoch = id
+	s.mu.Unlock()
+
+	snapshot = s.c.Snapshot == SnapshotOnly || (s.c.Snapshot == SnapshotInitial && inv.slot == nil)
+	if s.c.Snapshot == SnapshotOnly {
+		return inv, true, nil // reads tables, needs neither
+	}
+	created := false
+	if inv.publication == nil {
+		if err := s.createPublication(ctx, conn, inv); err != nil {
+			return nil, false, err
+		}
+		created = true
+	} else {
+		s.c.Logger.Info("found publication", "publication", s.c.Publication)
+	}
+	switch {
+	case inv.slot != nil:
+		s.c.Logger.Info("found slot", "slot", s.c.Slot, "confirmed", inv.slot.confirmed.String())
+	case s.c.Snapshot == SnapshotNever:
+		slot, err := pglogrepl.CreateReplicationSlot(ctx, repl, s.c.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+			Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
+		})
+		if err != nil {
+			err = fmt.Errorf("create slot %q: %w", s.c.Slot, err)
+			if created {
+				_, dropErr := conn.Exec(context.WithoutCancel(ctx), "DROP PUBLICATION "+quote(s.c.Publication))
+				err = errors.Join(err, dropErr)
+			}
+			return nil, false, err
+		}
+		s.c.Logger.Info("created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
+	}
+	return inv, snapshot, nil
+}
+
+// createPublication publishes the tables that were asked for, or all of them,
+// partitioned ones under their own name.
+func (s *Source) createPublication(ctx context.Context, conn *pgx.Conn, inv *inventory) error {
+	_, err := conn.Exec(ctx, inv.publicationSQL(s.c, inv.forAllTables(s.c)))
+	if err != nil {
+		return fmt.Errorf("create publication %q: %w", s.c.Publication, err)
+	}
+	s.c.Logger.Info("created publication", "publication", s.c.Publication, "tables", len(inv.tables))
+	return nil
+}
+
+// waitForSlot gives a predecessor that has just died the time to let go of the
+// slot.
+func (s *Source) waitForSlot(ctx context.Context, conn *pgx.Conn, inv *inventory) (*inventory, error) {
+	deadline := time.Now().Add(s.c.SlotWait)
+	for logged := false; ; logged = true {
+		inUse := slotInUse(inv, s.c)
+		if inUse == nil || s.c.Snapshot == SnapshotOnly {
+			return inv, nil
+		}
+		if time.Now().After(deadline) {
+			return nil, &SetupError{Findings: []Finding{*inUse}}
+		}
+		if !logged {
+			s.c.Logger.Warn(inUse.Text, "waiting", s.c.SlotWait)
+		}
+		if err := sleep(ctx, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+		var err error
+		if inv, err = takeInventory(ctx, conn, s.c); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// wanted reports whether events of a published table were asked for.
+func (c *config) wanted(schema, table string) bool {
+	if len(c.patterns) == 0 {
+		return true
+	}
+	for _, p := range c.patterns {
+		if p.matches(schema, table) {
+			return true
+		}
+	}
+	return false
+}
+
+// sleep waits for d, or returns the cause of ctx's end.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,316 @@
+package cdc
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// An exported snapshot is the database as it was at one LSN. It lives as long
+// as the connection that made it, and so does its temporary slot: nothing else
+// hands out a consistent pair of the two, and after a crash nothing is left.
+type exported struct {
+	conn     *pgconn.PgConn
+	slot     string
+	snapshot string
+	at       LSN
+}
+
+// export creates a temporary slot. It waits for the transactions that are
+// running, as the server does for every new slot.
+func (s *Source) export(ctx context.Context) (*exported, error) {
+	conn, id, err := s.c.connectReplication(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if id != s.epoch {
+		return nil, errors.Join(fmt.Errorf("the server is another cluster now (system identifier %d, was %d)", id, s.epoch), conn.Close(ctx))
+	}
+	suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
+	e := &exported{conn: conn, slot: s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix}
+	waiting := time.AfterFunc(3*time.Second, func() {
+		s.c.Logger.Info("the new slot waits for transactions that are still running", "slot", e.slot)
+	})
+	defer waiting.Stop()
+	made, err := pglogrepl.CreateReplicationSlot(ctx, conn, e.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
+		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("create temporary slot %q for a snapshot: %w", e.slot, err), conn.Close(ctx))
+	}
+	e.snapshot = made.SnapshotName
+	if e.at, err = ParseLSN(made.ConsistentPoint); err != nil {
+		return nil, errors.Join(err, conn.Close(ctx))
+	}
+	return e, nil
+}
+
+func (e *exported) close(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	_ = e.conn.Close(ctx) // which drops the temporary slot
+}
+
+// initial delivers the first snapshot through the feed and makes the slot
+// permanent once all of it is stored. So a slot that exists says that its
+// snapshot was delivered; after a crash before that, the next run begins
+// again.
+func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error {
+	e, err := s.export(ctx)
+	if err != nil {
+		return err
+	}
+	defer e.close(ctx)
+	s.c.Logger.Info("snapshot begins", "at", e.at.String())
+	end, err := s.readSnapshot(ctx, e, inv, nil, b)
+	if err != nil {
+		return err
+	}
+	s.c.Logger.Info("snapshot read", "rows", s.Stats().Reads)
+	if s.c.Snapshot == SnapshotOnly {
+		return s.waitStored(ctx, end, s.passed)
+	}
+	err = s.waitStored(ctx, end, func(p listeners.Position) bool { return s.stored().Compare(p) >= 0 })
+	if err != nil {
+		return err
+	}
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2, false)", e.slot, s.c.Slot)
+	if err := errors.Join(err, conn.Close(context.WithoutCancel(ctx))); err != nil {
+		return fmt.Errorf("create slot %q: %w", s.c.Slot, err)
+	}
+	s.c.Logger.Info("created slot", "slot", s.c.Slot, "at", e.at.String())
+	return nil
+}
+
+func (s *Source) waitStored(ctx context.Context, p listeners.Position, stored func(listeners.Position) bool) error {
+	for !stored(p) {
+		if err := sleep(ctx, 5*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// join brings one subscription up to the present. See [Source.Subscribe].
+func (s *Source) join(ctx context.Context, early bool, collections []string, emit func(*listeners.Batch) error) (listeners.Position, error) {
+	select {
+	case <-s.ready:
+	case <-s.ended:
+		return listeners.Position{}, listeners.ErrClosed
+	case <-ctx.Done():
+		return listeners.Position{}, context.Cause(ctx)
+	}
+	if early && s.shared {
+		return listeners.Position{}, nil // the feed brings it
+	}
+	var end listeners.Position
+	err := s.persist(ctx, "snapshot", func() (bool, error) {
+		e, err := s.export(ctx)
+		if err != nil {
+			return false, err
+		}
+		defer e.close(ctx)
+		b := &batcher{
+			emit:   func(_ context.Context, b *listeners.Batch) error { return emit(b) },
+			source: s.c.database, epoch: s.epoch, maxBytes: s.c.MaxBatchBytes,
+		}
+		end, err = s.readSnapshot(ctx, e, nil, collections, b)
+		return false, err
+	})
+	return end, err
+}
+
+// readSnapshot emits Reset, the rows of the tables, and Live, whose position
+// it returns. The tables are those of the publication, or of the inventory
+// where there is none, as far as they were asked for; collections narrows them
+// further.
+func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, collections []string, b *batcher) (listeners.Position, error) {
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // a reader's connection
+	var now time.Time
+	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
+		if _, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+literal(e.snapshot)); err == nil {
+			err = conn.QueryRow(ctx, "SELECT now()").Scan(&now)
+		}
+	}
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("import snapshot %q: %w", e.snapshot, err)
+	}
+	tables, err := s.snapshotTables(ctx, conn, inv, collections)
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	b.abandon()
+	b.begin(listeners.Snapshot, listeners.CauseSnapshot, snapshotCommit(e.at), listeners.Tx{Time: now.UTC()})
+	if err := b.mark(ctx, listeners.Reset, 0); err != nil {
+		return listeners.Position{}, err
+	}
+	r := &tableReader{conn: conn.PgConn(), b: b, progress: newProgress(s.c, tables)}
+	for _, t := range tables {
+		if err := r.read(ctx, t); err != nil {
+			return listeners.Position{}, fmt.Errorf("read table %s.%s: %w", t.schema, t.name, err)
+		}
+	}
+	if err := b.flush(ctx, true); err != nil {
+		return listeners.Position{}, err
+	}
+	r.progress.done()
+	end := listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: math.MaxUint32}
+	return end, b.mark(ctx, listeners.Live, end.Index)
+}
+
+// A snapshotTable is a table as the snapshot shows it.
+type snapshotTable struct {
+	schema, name string
+	relation     *relation
+	filter       string // the publication's row filter, "" for none
+	only         string // "ONLY" unless it is partitioned
+	rows         float64
+}
+
+// snapshotTables lists the tables with the columns and rows that their
+// changes will have, too.
+func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *inventory, collections []string) ([]snapshotTable, error) {
+	lists := "attnames, rowfilter"
+	if v, _ := strconv.Atoi(strings.SplitN(conn.PgConn().ParameterStatus("server_version"), ".", 2)[0]); v < 15 {
+		lists = "NULL::name[] AS attnames, NULL::text AS rowfilter"
+	}
+	published := "SELECT schemaname, tablename, " + lists + " FROM pg_publication_tables WHERE pubname = $1"
+	args := []any{s.c.Publication}
+	if inv != nil && inv.publication == nil && s.c.Snapshot == SnapshotOnly {
+		oids := make([]uint32, len(inv.tables))
+		for i, t := range inv.tables {
+			oids[i] = t.oid
+		}
+		published = `SELECT n.nspname AS schemaname, c.relname AS tablename, NULL::name[] AS attnames, NULL::text AS rowfilter
+			FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = ANY ($1)`
+		args = []any{oids}
+	}
+	rows, err := conn.Query(ctx, `
+		SELECT p.schemaname, p.tablename, coalesce(p.rowfilter, ''), c.relkind = 'p', c.reltuples,
+			array_agg(a.attname ORDER BY a.attnum), array_agg(a.atttypid ORDER BY a.attnum),
+			array_agg(coalesce(a.attnum = ANY (i.indkey), false) ORDER BY a.attnum)
+		FROM (`+published+`) p
+		JOIN pg_namespace n ON n.nspname = p.schemaname
+		JOIN pg_class c ON c.relname = p.tablename AND c.relnamespace = n.oid
+		JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+			AND (p.attnames IS NULL OR a.attname = ANY (p.attnames))
+			AND (a.attgenerated = '' OR (p.attnames IS NOT NULL AND current_setting('server_version_num')::int >= 180000))
+		LEFT JOIN pg_index i ON i.indrelid = c.oid
+			AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END
+		GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2`, args...)
+	if err != nil {
+		return nil, err
+	}
+	tables, err := pgx.CollectRows(rows, func(r pgx.CollectableRow) (snapshotTable, error) {
+		var (
+			t           snapshotTable
+			partitioned bool
+			names       []string
+			types       []uint32
+			keys        []bool
+		)
+		if err := r.Scan(&t.schema, &t.name, &t.filter, &partitioned, &t.rows, &names, &types, &keys); err != nil {
+			return t, err
+		}
+		if !partitioned {
+			t.only = "ONLY "
+		}
+		columns := make([]listeners.Column, len(names))
+		for i := range names {
+			columns[i] = listeners.Column{Name: names[i], TypeID: types[i], Key: keys[i]}
+		}
+		t.relation = newRelation(listeners.NewSchema(s.c.database, t.schema, t.name, columns))
+		return t, nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the tables of publication %q: %w", s.c.Publication, err)
+	}
+	return slices.DeleteFunc(tables, func(t snapshotTable) bool {
+		return !s.c.wanted(t.schema, t.name) ||
+			(len(collections) > 0 && !slices.Contains(collections, t.schema+"."+t.name))
+	}), nil
+}
+
+// A tableReader turns tables into events.
+type tableReader struct {
+	conn     *pgconn.PgConn
+	b        *batcher
+	progress *progress
+	index    uint32
+	block    []byte // of values; what is full belongs to its rows
+}
+
+func (r *tableReader) read(ctx context.Context, t snapshotTable) error {
+	columns := t.relation.schema.Columns
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = quote(c.Name)
+	}
+	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.only + quote(t.schema, t.name)
+	if t.filter != "" {
+		sql += " WHERE " + t.filter
+	}
+	result := r.conn.ExecParams(ctx, sql, nil, nil, nil, nil)
+	for result.NextRow() {
+		if err := r.row(ctx, t.relation, result.Values()); err != nil {
+			_, closeErr := result.Close()
+			return errors.Join(err, closeErr)
+		}
+		r.progress.row(t)
+	}
+	_, err := result.Close()
+	r.progress.tableDone()
+	return err
+}
+
+// row copies the values behind their lengths, as the wire of replication has
+// them.
+func (r *tableReader) row(ctx context.Context, rel *relation, values [][]byte) error {
+	size := 0
+	for _, v := range values {
+		size += 4 + len(v)
+	}
+	if cap(r.block)-len(r.block) < size {
+		r.block = make([]byte, pgoutput.Null+1, max(blockSize, size+pgoutput.Null+1))
+	}
+	cols := r.b.offsets(len(values))[:0]
+	for _, v := range values {
+		if v == nil {
+			cols = append(cols, pgoutput.Null)
+			continue
+		}
+		cols = append(cols, uint32(len(r.block)))
+		r.block = binary.BigEndian.AppendUint32(r.block, uint32(len(v)))
+		r.block = append(r.block, v...)
+	}
+	r.b.cols = r.b.cols[:len(r.b.cols)+len(cols)]
+	r.index++
+	e, err := r.b.add(ctx, r.index, size)
+	if err != nil {
+		return err
+	}
+	e.Op, e.Schema = listeners.Read, rel.schema
+	e.After = listeners.NewRecord(r.b.newRow(row{rel: rel, data: r.block, cols: cols[:len(cols):len(cols)]}))
+	return nil
+}

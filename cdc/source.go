@@ -1,0 +1,277 @@
+package cdc
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// A Source reads one database through one replication slot. Make it with
+// [New], subscribe, then call [Source.Run].
+type Source struct {
+	c       *config
+	feed    *listeners.Feed
+	stats   counters
+	tracker tracker
+
+	ready chan struct{} // closed when Run has set up the slot and publication
+	ended chan struct{} // closed when Run returns
+	kick  chan struct{} // asks for a status update now
+
+	mu     sync.Mutex
+	begun  bool
+	subs   []*subscription // that were not closed
+	epoch  uint64          // once ready
+	shared bool            // Run begins with a snapshot for those who came before it
+	runErr error           // once ended
+
+	stopOnce sync.Once
+}
+
+type subscription struct {
+	*listeners.Subscription
+	reported bool // its end was logged
+}
+
+// New checks the options and the form of the connection string (a URL or
+// key=value pairs, see the Postgres manual, "Connection Strings"; PGHOST and
+// the like count too). It connects to nothing and starts nothing.
+func New(databaseURL string, opts *Options) (*Source, error) {
+	c, err := newConfig(databaseURL, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Source{
+		c:     c,
+		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes}),
+		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
+	}, nil
+}
+
+// Database returns the name of the database, which is also the Source of every
+// batch.
+func (s *Source) Database() string { return s.c.database }
+
+// Slot returns the name of the replication slot.
+func (s *Source) Slot() string { return s.c.Slot }
+
+// Publication returns the name of the publication.
+func (s *Source) Publication() string { return s.c.Publication }
+
+// Ready returns a channel that is closed when Run has created or found the
+// publication and knows whether a snapshot comes.
+func (s *Source) Ready() <-chan struct{} { return s.ready }
+
+// Subscribe adds a listener, before Run or during it. Unless the options say
+// Ephemeral, the slot holds back what this listener has not handled, even
+// after it has failed, until its subscription is closed or the process ends.
+//
+// With Current, a subscription from before Run shares the initial snapshot, if
+// there is one. Otherwise a temporary slot gives it a snapshot of its own,
+// which needs one free slot and sender for that time; the source goes on, up
+// to the memory of MaxBytes.
+func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var join listeners.Join
+	if opts != nil && opts.Current {
+		early, collections := !s.begun, opts.Collections
+		join = func(ctx context.Context, emit func(*listeners.Batch) error) (listeners.Position, error) {
+			return s.join(ctx, early, collections, emit)
+		}
+	}
+	sub, err := s.feed.Subscribe(name, l, opts, join)
+	if err != nil {
+		return nil, err
+	}
+	s.subs = append(s.subs, &subscription{Subscription: sub})
+	return sub, nil
+}
+
+// Table is one table of the source, written "schema.table", as a
+// [listeners.Source] of its own.
+func (s *Source) Table(name string) listeners.Source { return table{s, name} }
+
+type table struct {
+	source *Source
+	name   string
+}
+
+func (t table) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
+	only := listeners.SubscribeOptions{}
+	if opts != nil {
+		only = *opts
+	}
+	p, err := parsePattern(t.name)
+	if err != nil {
+		return nil, err
+	}
+	only.Collections = []string{p.String()}
+	return t.source.Subscribe(name, l, &only)
+}
+
+// Stats returns what the source has done so far.
+func (s *Source) Stats() Stats {
+	stats := s.stats.read()
+	stats.Received, stats.Confirmed = s.tracker.stored(s.stored())
+	return stats
+}
+
+var (
+	errRanBefore      = errors.New("cdc: Run was called before; make a new Source")
+	errNoSubscription = errors.New("cdc: nobody is subscribed; call Subscribe before Run")
+)
+
+// Run sets up publication and slot, delivers the initial snapshot if there is
+// one to deliver, and then every transaction, until ctx ends. It reconnects by
+// itself and goes on where it was. It may be called once.
+//
+// It returns nil when ctx has ended and every subscription has stopped, or
+// when a snapshot was all that was asked for. Otherwise it returns a
+// [SetupError], a [SlotError], a [DecodeError], or, when no subscription is
+// left, why the last ones ended. It has then closed every subscription and
+// ended every goroutine, except for a listener that did not return within
+// StopTimeout; then the error says which.
+func (s *Source) Run(ctx context.Context) error {
+	s.mu.Lock()
+	begun, subscribed := s.begun, len(s.subs) > 0
+	s.begun = true
+	s.mu.Unlock()
+	if begun {
+		return errRanBefore
+	}
+	defer close(s.ended)
+	if !subscribed {
+		s.runErr = errNoSubscription
+		s.feed.Close()
+		return s.runErr
+	}
+	running, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() { s.watch(running, cancel) })
+	err := s.run(running)
+	if running.Err() != nil && ctx.Err() == nil {
+		err = context.Cause(running) // no subscription is left
+	}
+	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
+		err = nil
+	}
+	err = errors.Join(err, s.stop(ctx))
+	cancel(nil)
+	wg.Wait()
+	s.mu.Lock()
+	s.runErr = err
+	s.mu.Unlock()
+	return err
+}
+
+// watch logs subscriptions that fail, and ends the run when none is left.
+func (s *Source) watch(ctx context.Context, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if err, over := s.settled(); over {
+			cancel(err)
+			return
+		}
+	}
+}
+
+// settled forgets closed subscriptions and reports whether all have ended, and
+// why.
+func (s *Source) settled() (error, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.subs = slices.DeleteFunc(s.subs, func(sub *subscription) bool { return sub.Closed() && done(sub.Done()) })
+	var failed []error
+	for _, sub := range s.subs {
+		if !done(sub.Done()) {
+			continue
+		}
+		err := sub.Err()
+		failed = append(failed, err)
+		if !sub.reported {
+			sub.reported = true
+			s.c.Logger.Error("subscription ended; the slot keeps what it has not handled until it is closed",
+				"subscription", sub.Name(), "error", err)
+		}
+	}
+	if len(failed) < len(s.subs) {
+		return nil, false
+	}
+	if len(failed) == 0 {
+		return errNoSubscription, true
+	}
+	return errors.Join(failed...), true
+}
+
+func done(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop closes the feed and waits for the subscriptions. It works once; later
+// calls return nil.
+func (s *Source) stop(ctx context.Context) (err error) {
+	s.stopOnce.Do(func() {
+		s.feed.Close()
+		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.StopTimeout)
+		defer cancel()
+		for _, sub := range s.feed.Subscriptions() {
+			select {
+			case <-sub.Done():
+			case <-timeout.Done():
+				sub.Close()
+				if !done(sub.Done()) {
+					err = errors.Join(err, &listeners.ListenerError{
+						Subscription: sub.Name(), Position: sub.Stored(),
+						Err: errors.New("the listener did not return when the source stopped"),
+					})
+				}
+			}
+			err = errors.Join(err, sub.Err())
+		}
+	})
+	return err
+}
+
+// stored returns the position up to which everybody that the slot waits for
+// has stored everything.
+func (s *Source) stored() listeners.Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lowest := listeners.Position{Epoch: math.MaxUint64, Commit: math.MaxUint64, Index: math.MaxUint32}
+	for _, sub := range s.subs {
+		if sub.Ephemeral() || sub.Closed() {
+			continue
+		}
+		if p := sub.Stored(); p.Compare(lowest) < 0 {
+			lowest = p
+		}
+	}
+	return lowest
+}
+
+// append is where the batches of the slot enter the feed.
+func (s *Source) append(ctx context.Context, b *listeners.Batch) error {
+	if err := s.feed.Reserve(ctx); err != nil {
+		return err
+	}
+	s.stats.add(b)
+	s.feed.Append(b)
+	return nil
+}

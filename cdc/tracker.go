@@ -1,0 +1,90 @@
+package cdc
+
+import (
+	"sync"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// A tracker knows which LSN may be confirmed to the server. What is confirmed
+// is never sent again, so it is always the end of a transaction that is stored
+// together with everything before it (or a later point with nothing between):
+// one byte more could skip the next transaction after a restart.
+type tracker struct {
+	mu        sync.Mutex
+	pending   []pendingCommit // delivered to the feed, not known to be stored; oldest first
+	received  LSN             // the last position that the server told
+	confirmed LSN
+	open      bool // inside a transaction
+}
+
+type pendingCommit struct {
+	last listeners.Position // of the transaction's last event
+	end  LSN                // may be confirmed once that is stored
+}
+
+func (t *tracker) begin() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open = true
+}
+
+// abandon forgets a transaction whose rest will not come on this connection.
+func (t *tracker) abandon() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open = false
+}
+
+// commit is called before the transaction's last batch goes to the feed.
+func (t *tracker) commit(last listeners.Position, end LSN) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.open = false
+	t.received = max(t.received, end)
+	t.pending = append(t.pending, pendingCommit{last: last, end: end})
+}
+
+// nothing is called with an LSN up to which there is nothing to store beyond
+// what is pending: the end of a transaction without events, or a keepalive's
+// position. Inside a transaction a keepalive says nothing about it.
+func (t *tracker) nothing(upTo LSN, endsTransaction bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if endsTransaction {
+		t.open = false
+	}
+	t.received = max(t.received, upTo)
+	switch {
+	case t.open:
+	case len(t.pending) == 0:
+		t.confirmed = max(t.confirmed, upTo)
+	default:
+		last := &t.pending[len(t.pending)-1]
+		last.end = max(last.end, upTo)
+	}
+}
+
+// stored takes the position up to which every subscription has stored
+// everything, and returns what was received and what may be confirmed.
+func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for n < len(t.pending) && t.pending[n].last.Compare(upTo) <= 0 {
+		t.confirmed = max(t.confirmed, t.pending[n].end)
+		n++
+	}
+	t.pending = t.pending[n:]
+	if len(t.pending) == 0 {
+		t.pending = nil // or the array would keep growing at its end
+	}
+	return max(t.received, t.confirmed), t.confirmed
+}
+
+// start is called with the slot's confirmed position before streaming.
+func (t *tracker) start(confirmed LSN) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.confirmed = max(t.confirmed, confirmed)
+}
