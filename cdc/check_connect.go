@@ -96,6 +96,8 @@ func serverCause(pg *pgconn.PgError, c *config) (cause, remedy string) {
 			if c.conn.TLSConfig == nil {
 				remedy = "set sslmode=require if the server admits only TLS, else " + remedy
 			}
+		case pg.Routine == "InitializeSessionUserId" && strings.Contains(pg.Message, "log in"):
+			remedy = fmt.Sprintf("ALTER ROLE %s LOGIN", quote(user))
 		case pg.Routine == "InitializeSessionUserId":
 			remedy = fmt.Sprintf("check the user in the URL, or CREATE ROLE %s LOGIN REPLICATION PASSWORD '…'", quote(user))
 		default:

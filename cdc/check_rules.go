@@ -153,11 +153,16 @@ func (inv *inventory) slotFindings(c *config) []Finding {
 		return finding(Fatal, "is a temporary one of another session", choose)
 	case s.walStatus == "lost":
 		why := "is lost: the server has removed WAL that had not been read"
-		if s.reason != "" {
-			why += fmt.Sprintf(" (%s)", s.reason)
+		if s.reason != "" && s.reason != "wal_removed" {
+			why = fmt.Sprintf("is lost: the server has invalidated it (%s)", s.reason)
 		}
-		return finding(Fatal, why, fmt.Sprintf("SELECT pg_drop_replication_slot(%s) and start again: a new snapshot is taken;"+
-			" changes since %s are in it as they stand, one by one they are gone", literal(c.Slot), s.confirmed))
+		again := fmt.Sprintf("SELECT pg_drop_replication_slot(%s) and start again: ", literal(c.Slot))
+		if c.Snapshot == SnapshotNever {
+			again += fmt.Sprintf("changes since %s are gone, since no snapshot is taken", s.confirmed)
+		} else {
+			again += fmt.Sprintf("a new snapshot is taken; changes since %s are in it as they stand, one by one they are gone", s.confirmed)
+		}
+		return finding(Fatal, why, again)
 	case s.walStatus == "unreserved":
 		return finding(Warning, fmt.Sprintf("is about to be lost: it needs %s of WAL, more than max_slot_wal_keep_size (%s)",
 			size(s.retained), inv.maxWALKeep), "start the reader at once, or raise max_slot_wal_keep_size and reload")

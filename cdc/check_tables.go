@@ -210,8 +210,8 @@ func bareFinding(t *tableInfo, n int, example string, guarded bool) Finding {
 	keyless := len(t.primaryKey) == 0
 	consequence := ""
 	if guarded {
-		consequence = fmt.Sprintf("UPDATE and DELETE on it fail in Postgres, for every application, once it is published"+
-			" (cannot update table %q because it does not have a replica identity)", t.name)
+		consequence = "UPDATE and DELETE on it fail in Postgres, for every application, once it is published" +
+			` (cannot update table "` + t.name + `" because it does not have a replica identity)`
 	} else if !keyless {
 		f.Level, consequence = Info, "updates and deletes could not be published"
 	}

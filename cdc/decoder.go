@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
@@ -62,6 +63,9 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 	default:
 		err = badMessage{errors.New("unknown message; protocol version 1 has none such")}
 	}
+	if err == nil {
+		return nil
+	}
 	var bad badMessage
 	if errors.As(err, &bad) {
 		return &DecodeError{LSN: lsn, Message: msg[0], Err: bad.error}
@@ -109,10 +113,13 @@ func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
 		d.tracker.nothing(LSN(m.EndLSN), true)
 		return nil
 	}
-	// First the tracker, then the feed: a subscription that is done with the
-	// batch finds it there.
-	d.tracker.commit(d.events[len(d.events)-1].Position, LSN(m.EndLSN))
-	return d.flush(ctx, true)
+	// First the feed, then the tracker: what was received is in the feed, also
+	// where nobody durable listens and nothing has to be stored.
+	if err := d.flush(ctx, true); err != nil {
+		return err
+	}
+	d.tracker.commit(d.last, LSN(m.EndLSN))
+	return nil
 }
 
 // next counts one event of the open transaction and reports whether it is
@@ -122,7 +129,9 @@ func (d *decoder) next() (bool, error) {
 	if !d.open {
 		return false, badMessage{errors.New("a row outside of a transaction")}
 	}
-	d.seen++
+	if d.seen < math.MaxUint32 {
+		d.seen++ // no position repeats; add refuses the last one
+	}
 	at := listeners.Position{Epoch: d.epoch, Commit: d.commit, Index: d.seen}
 	if at.Compare(d.resume) <= 0 {
 		return false, nil
@@ -153,10 +162,15 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 	}
 	d.cols = d.cols[:len(d.cols)+len(cols)] // ParseRow wrote there
 	if m.OldIsKey {
-		// The server writes NULL for what it does not send of an old key.
+		// The server writes NULL for what it does not send of an old key. It
+		// sends the old key, too, when a column of it is TOASTed and unchanged,
+		// and leaves that out of the new row.
 		for i := range m.Old {
-			if !rel.schema.Columns[i].Key {
+			switch {
+			case !rel.schema.Columns[i].Key:
 				m.Old[i] = pgoutput.Unchanged
+			case m.New != nil && m.New[i] == pgoutput.Unchanged:
+				m.New[i] = m.Old[i]
 			}
 		}
 	} else if m.Old != nil {

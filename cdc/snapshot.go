@@ -161,7 +161,9 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, 
 		return listeners.Position{}, err
 	}
 	b.abandon()
-	b.begin(listeners.Snapshot, listeners.CauseSnapshot, snapshotCommit(e.at), listeners.Tx{Time: now.UTC()})
+	// The last LSN before the consistent point is no record's, so it is not
+	// that of any commit, and every later commit is at the point or after it.
+	b.begin(listeners.Snapshot, listeners.CauseSnapshot, uint64(e.at)-1, listeners.Tx{Time: now.UTC()})
 	if err := b.mark(ctx, listeners.Reset, 0); err != nil {
 		return listeners.Position{}, err
 	}

@@ -33,6 +33,8 @@ type Source struct {
 	stopOnce sync.Once
 }
 
+var _ listeners.Source = (*Source)(nil)
+
 type subscription struct {
 	*listeners.Subscription
 	reported bool // its end was logged

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowcall/rowcall/cdc"
+	"github.com/rowcall/rowcall/internal/pgserver"
 	"github.com/rowcall/rowcall/internal/pgtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
@@ -54,10 +55,21 @@ func run(t testing.TB, url string, opts *cdc.Options, subscribe func(*cdc.Source
 func (r *running) stop() {
 	r.t.Helper()
 	r.cancel()
-	err := <-r.result
-	r.result <- err
-	if err != nil {
+	if err := r.ended(); err != nil {
 		r.t.Fatalf("Run returned %v, want nil after its context ended", err)
+	}
+}
+
+// ended waits for Run's result.
+func (r *running) ended() error {
+	r.t.Helper()
+	select {
+	case err := <-r.result:
+		r.result <- err
+		return err
+	case <-time.After(20 * time.Second):
+		r.t.Fatal("Run does not return")
+		return nil
 	}
 }
 
@@ -99,3 +111,10 @@ func lines(events []listenertest.Event) []string {
 }
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
+
+func restart(t testing.TB, srv *pgserver.Server, mode pgserver.Mode) {
+	t.Helper()
+	if err := srv.Restart(t.Context(), mode); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"sync"
 	"time"
-
-	"github.com/rowcall/rowcall/listeners"
 )
 
 const (
@@ -36,7 +34,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 			Remedy: "check where the connection string leads; a new run takes the new cluster as it is",
 		}
 	}
-	if err := s.checkSlot(ctx, catalog, false); err != nil {
+	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
 	}
 	w, err := hijack(conn)
@@ -179,10 +177,3 @@ func (s *Source) reportStatus(ctx context.Context, w *wire) {
 		}
 	}
 }
-
-// current returns the position of the marker that ends a snapshot at this
-// consistent point. The last LSN before the point is no record's, so it is not
-// that of any commit.
-func snapshotCommit(consistent LSN) uint64 { return uint64(consistent) - 1 }
-
-var _ listeners.Source = (*Source)(nil)

@@ -36,7 +36,7 @@ func (t *tracker) abandon() {
 	t.open = false
 }
 
-// commit is called before the transaction's last batch goes to the feed.
+// commit is called when the transaction's last batch is in the feed.
 func (t *tracker) commit(last listeners.Position, end LSN) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -29,8 +29,7 @@ type wire struct {
 	window   time.Time
 	messages int // taken since window
 
-	reading  atomic.Bool  // inside Read
-	lastRead atomic.Int64 // Unix nanoseconds
+	reading atomic.Int64 // since when, in Unix nanoseconds; 0 outside of Read
 
 	out [1 + 4 + 1 + 8*4 + 1]byte // of the writing goroutine
 }
@@ -84,13 +83,10 @@ func (w *wire) need(n int) error {
 			w.block, w.from = block, 0
 		}
 		w.coalesce()
-		w.reading.Store(true)
+		w.reading.Store(time.Now().UnixNano())
 		got, err := w.conn.Read(w.block[w.to:])
-		w.reading.Store(false)
+		w.reading.Store(0)
 		w.to += got
-		if got > 0 {
-			w.lastRead.Store(time.Now().UnixNano())
-		}
 		if err != nil && w.to-w.from < n {
 			if errors.Is(err, io.EOF) {
 				return io.ErrUnexpectedEOF
@@ -172,11 +168,11 @@ func (w *wire) status(received, confirmed LSN) error {
 	return w.write(b)
 }
 
-// silent reports whether the server has said nothing for d although somebody
-// listens.
+// silent reports whether somebody has listened for d and the server has said
+// nothing. Time that the reader spends elsewhere does not count.
 func (w *wire) silent(d time.Duration) bool {
-	last := w.lastRead.Load()
-	return w.reading.Load() && last != 0 && time.Since(time.Unix(0, last)) > d
+	since := w.reading.Load()
+	return since != 0 && time.Since(time.Unix(0, since)) > d
 }
 
 // finish ends streaming politely: the server has then taken the last status.

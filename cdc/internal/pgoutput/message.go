@@ -65,14 +65,14 @@ type Truncate struct {
 // ParseBegin reads a whole message, its type byte included, as all functions
 // here do.
 func ParseBegin(msg []byte) (Begin, error) {
-	r := reader{rest: msg[1:]}
+	r := fields(msg)
 	b := Begin{CommitLSN: r.uint64(), CommitTime: r.time(), XID: r.uint32()}
 	return b, r.end()
 }
 
 // ParseCommit reads a Commit.
 func ParseCommit(msg []byte) (Commit, error) {
-	r := reader{rest: msg[1:]}
+	r := fields(msg)
 	r.byte() // flags, unused
 	c := Commit{CommitLSN: r.uint64(), EndLSN: r.uint64(), CommitTime: r.time()}
 	return c, r.end()
@@ -80,7 +80,7 @@ func ParseCommit(msg []byte) (Commit, error) {
 
 // ParseRelation reads a Relation.
 func ParseRelation(msg []byte) (Relation, error) {
-	r := reader{rest: msg[1:]}
+	r := fields(msg)
 	rel := Relation{ID: r.uint32(), Namespace: r.string(), Name: r.string(), Identity: r.byte()}
 	n := int(r.uint16())
 	for range n {
@@ -96,11 +96,11 @@ func ParseRelation(msg []byte) (Relation, error) {
 
 // ParseTruncate reads a Truncate.
 func ParseTruncate(msg []byte) (Truncate, error) {
-	r := reader{rest: msg[1:]}
-	n := int(r.uint32())
+	r := fields(msg)
+	n := r.uint32()
 	options := r.byte()
 	t := Truncate{Cascade: options&1 != 0, RestartIdentity: options&2 != 0}
-	if n > len(r.rest)/4 {
+	if uint64(n) > uint64(len(r.rest)/4) {
 		return t, ErrTruncated
 	}
 	t.Relations = make([]uint32, n)
@@ -117,9 +117,19 @@ type reader struct {
 	failed bool
 }
 
+// fields returns a reader of what follows the type byte.
+func fields(msg []byte) reader {
+	if len(msg) == 0 {
+		return reader{failed: true}
+	}
+	return reader{rest: msg[1:]}
+}
+
+func (r *reader) fail() { r.rest, r.failed = nil, true }
+
 func (r *reader) take(n int) []byte {
-	if r.failed || len(r.rest) < n {
-		r.failed = true
+	if len(r.rest) < n {
+		r.fail()
 		return zeros[:n]
 	}
 	field := r.rest[:n]
@@ -145,7 +155,7 @@ func (r *reader) string() string {
 			return s
 		}
 	}
-	r.failed = true
+	r.fail()
 	return ""
 }
 

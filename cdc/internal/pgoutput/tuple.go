@@ -32,10 +32,14 @@ func ParseRow(msg []byte, offsets []uint32) (Row, []uint32, error) {
 	}
 	row.Relation = binary.BigEndian.Uint32(msg[1:])
 	kind, at := msg[5], 6
+	if offsets == nil {
+		offsets = []uint32{} // a tuple without columns is not nil
+	}
 	start := len(offsets)
 	oldEnd := start
+	hasOld := kind == 'K' || kind == 'O'
 	var err error
-	if kind == 'K' || kind == 'O' {
+	if hasOld {
 		if msg[0] == TypeInsert {
 			return row, offsets, fmt.Errorf("an insert with an old tuple %q", kind)
 		}
@@ -60,13 +64,13 @@ func ParseRow(msg []byte, offsets []uint32) (Row, []uint32, error) {
 			return row, offsets, err
 		}
 		row.New = offsets[oldEnd:len(offsets):len(offsets)]
-	} else if oldEnd == start {
+	} else if !hasOld {
 		return row, offsets, fmt.Errorf("a delete with a tuple of kind %q", kind)
 	}
 	if at != len(msg) {
 		return row, offsets, fmt.Errorf("%d bytes follow the last tuple", len(msg)-at)
 	}
-	if oldEnd > start {
+	if hasOld {
 		row.Old = offsets[start:oldEnd:oldEnd]
 	}
 	return row, offsets, nil
