@@ -1,0 +1,81 @@
+# Works without a terminal, as root or with sudo. `make` alone lists the targets.
+
+GO ?= go
+GOLANGCI_LINT_VERSION := v2.15.0
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench build need-go need-postgres need-cc
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
+	$(GO) run ./cmd/rowcall demo
+
+test: need-postgres need-cc ## vet, then all tests with the race detector
+	$(GO) vet ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+
+lint: need-go ## run golangci-lint at the pinned version
+	@set -e; \
+	lint=golangci-lint; \
+	if ! $$lint version 2>/dev/null | grep -qF 'version $(GOLANGCI_LINT_VERSION:v%=%) '; then \
+		lint=bin/golangci-lint-$(GOLANGCI_LINT_VERSION); \
+		[ -x $$lint ] || { \
+			echo "make: building golangci-lint $(GOLANGCI_LINT_VERSION) into bin, once; this takes minutes" >&2; \
+			GOBIN='$(CURDIR)/bin' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION); \
+			mv bin/golangci-lint $$lint; }; \
+	fi; \
+	echo "$$lint run"; $$lint run
+
+bench: need-postgres ## run the benchmarks
+	$(GO) test -run '^$$' -bench . ./...
+
+build: need-go ## build bin/rowcall
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/rowcall ./cmd/rowcall
+
+need-go:
+	@command -v '$(GO)' >/dev/null || { \
+		echo "make: there is no Go here; rowcall needs the version that go.mod names: https://go.dev/doc/install" >&2; \
+		exit 1; }
+
+# Debian's postgresql package creates a cluster and starts it on port 5432. The
+# file in createcluster.d turns that off for the time of the installation.
+need-postgres: need-go
+	@why=$$($(GO) run ./internal/tools/pgbin 2>&1 >/dev/null) && exit 0; \
+	case "$$why" in *"no PostgreSQL server binaries"*) ;; *) echo "$$why" >&2; exit 1 ;; esac; \
+	if [ -n "$$ROWCALL_PG_BIN" ] || ! command -v apt-get >/dev/null; then echo "make: $$why" >&2; exit 1; fi; \
+	$(as_root); \
+	conf=/etc/postgresql-common/createcluster.d/rowcall-make.conf; \
+	trap '$$root rm -f $$conf' EXIT; trap 'exit 1' HUP INT TERM; \
+	$$root mkdir -p "$${conf%/*}" && echo 'create_main_cluster = false' | $$root tee $$conf >/dev/null && \
+	packages=postgresql && why='the demo and the tests run a throw-away PostgreSQL; no cluster is set up' && \
+	$(apt_install)
+
+# The race detector links with C.
+need-cc: need-go
+	@cc=$$($(GO) env CC) || exit 1; \
+	echo 'int main(void) { return 0; }' | $$cc -include stdlib.h -x c -o /dev/null - 2>/dev/null && exit 0; \
+	if ! command -v apt-get >/dev/null; then \
+		echo "make: the race detector needs a C compiler ($$cc) with the C library's headers; install one" >&2; exit 1; fi; \
+	$(as_root); \
+	packages='gcc libc6-dev' && why='the race detector of the tests links with C' && \
+	$(apt_install)
+
+# Shell text that sets $root to what makes a command run as root.
+define as_root
+root=; \
+	if [ "$$(id -u)" != 0 ]; then \
+		command -v sudo >/dev/null || { echo "make: apt-get needs root, and there is no sudo; run this as root, or install PostgreSQL and gcc yourself" >&2; exit 1; }; \
+		root=sudo; [ -t 0 ] || root='sudo -n'; \
+	fi
+endef
+
+# Shell text that installs $packages. An update that fails (one dead source
+# among many) need not keep the packages from being found.
+define apt_install
+echo "make: installing $$packages with apt-get: $$why" >&2 && \
+	{ $$root apt-get -q update </dev/null || echo "make: apt-get update failed; trying with the lists that are there" >&2; } && \
+	$$root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
+		install --no-install-recommends $$packages </dev/null
+endef

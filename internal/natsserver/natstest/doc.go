@@ -1,0 +1,3 @@
+// Package natstest gives tests a real NATS server with JetStream, embedded in
+// the test process.
+package natstest
