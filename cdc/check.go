@@ -143,9 +143,11 @@ func (inv *inventory) tryReplication(ctx context.Context, c *config) *Finding {
 	defer hangUp(ctx, conn)
 	results, err := conn.Exec(ctx, "IDENTIFY_SYSTEM").ReadAll()
 	if err != nil {
-		return &Finding{Check: "connection", Level: Fatal, Object: address(c),
+		return &Finding{
+			Check: "connection", Level: Fatal, Object: address(c),
 			Text:   "the replication connection does not answer IDENTIFY_SYSTEM: " + err.Error(),
-			Remedy: poolerRemedy}
+			Remedy: poolerRemedy,
+		}
 	}
 	inv.replication = true
 	if inv.systemID == 0 && len(results) > 0 && len(results[0].Rows) > 0 && len(results[0].Rows[0]) > 1 {

@@ -36,8 +36,7 @@ func connectionFinding(err error, c *config) Finding {
 }
 
 func connectionCause(err error, c *config) (cause, remedy string) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return serverCause(pg, c)
 	}
 	var dns *net.DNSError
@@ -60,8 +59,7 @@ func connectionCause(err error, c *config) (cause, remedy string) {
 	case pgconn.Timeout(err), errors.Is(err, context.DeadlineExceeded), errors.Is(err, syscall.ETIMEDOUT):
 		return "no answer in time", "check the host, the port and firewalls in between"
 	}
-	var op *net.OpError
-	if errors.As(err, &op) {
+	if op, ok := errors.AsType[*net.OpError](err); ok {
 		return op.Err.Error(), "check the host, the port and firewalls in between"
 	}
 	return rootCause(err), "check the database URL and the server's log"
@@ -70,8 +68,7 @@ func connectionCause(err error, c *config) (cause, remedy string) {
 // rootCause is the text below the driver's, which carries the parameters of the
 // connection.
 func rootCause(err error) string {
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	if connect, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		err = connect.Unwrap()
 	}
 	text, _, _ := strings.Cut(err.Error(), "\n")
@@ -106,7 +103,7 @@ func serverCause(pg *pgconn.PgError, c *config) (cause, remedy string) {
 	case "3D000": // invalid_catalog_name
 		remedy = "check the database in the URL: psql -l lists those that exist"
 	case "42501": // insufficient_privilege
-		if pg.Routine == "InitPostgres" && !strings.Contains(pg.Message, c.database) {
+		if pg.Routine == "InitPostgres" { // a walsender without REPLICATION
 			return cause, fmt.Sprintf("ALTER ROLE %s REPLICATION", quote(user))
 		}
 		remedy = fmt.Sprintf("GRANT CONNECT ON DATABASE %s TO %s", quote(c.database), quote(user))

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowcall/rowcall/internal/pgtest"
@@ -273,8 +274,13 @@ func TestInventory(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer repl.Close(t.Context())
-	if inv.systemID != id || id == 0 || inv.timeline != 1 {
-		t.Errorf("takeInventory has system %d, timeline %d; want %d as IDENTIFY_SYSTEM says, 1", inv.systemID, inv.timeline, id)
+	system, err := pglogrepl.IdentifySystem(t.Context(), repl)
+	if err != nil {
+		t.Fatal(err)
+	}
+	timeline := uint32(system.Timeline)
+	if inv.systemID != id || id == 0 || inv.timeline != timeline {
+		t.Errorf("takeInventory has system %d, timeline %d; want %d, %d as IDENTIFY_SYSTEM says", inv.systemID, inv.timeline, id, timeline)
 	}
 	if !inv.superuser || !inv.createDB || inv.recovery || inv.walLevel != "logical" || inv.maxSlots == 0 || inv.maxSenders == 0 {
 		t.Errorf("takeInventory as a superuser = %+v", inv)
@@ -327,7 +333,7 @@ func TestInventory(t *testing.T) {
 	// An unprivileged role, inside a transaction.
 	exec(`BEGIN READ ONLY; SET LOCAL SESSION AUTHORIZATION pg_database_owner`)
 	inv = take("shop.*")
-	if inv.systemID != id || inv.timeline != 1 || inv.superuser || inv.replication {
+	if inv.systemID != id || inv.timeline != timeline || inv.superuser || inv.replication {
 		t.Errorf("takeInventory as an unprivileged role = %+v", inv)
 	}
 	if got := inv.tables[1]; got.readable || got.owned || got.rows != 100 {

@@ -39,8 +39,10 @@ func (inv *inventory) publicationFindings(c *config) []Finding {
 		return []Finding{inv.missingPublication(c)}
 	}
 	finding := func(level Level, text, remedy string) Finding {
-		return Finding{Check: "publication", Level: level, Object: c.Publication,
-			Text: fmt.Sprintf("publication %q %s", c.Publication, text), Remedy: remedy}
+		return Finding{
+			Check: "publication", Level: level, Object: c.Publication,
+			Text: fmt.Sprintf("publication %q %s", c.Publication, text), Remedy: remedy,
+		}
 	}
 	alter := "ALTER PUBLICATION " + quote(c.Publication)
 	var out []Finding
@@ -98,8 +100,10 @@ func (p *publicationInfo) missing() []string {
 }
 
 func (inv *inventory) missingPublication(c *config) Finding {
-	f := Finding{Check: "publication", Object: c.Publication,
-		Text: fmt.Sprintf("publication %q does not exist yet and will be created", c.Publication)}
+	f := Finding{
+		Check: "publication", Object: c.Publication,
+		Text: fmt.Sprintf("publication %q does not exist yet and will be created", c.Publication),
+	}
 	if inv.slot != nil {
 		// The server looks a publication up as of the change that it decodes, so
 		// a younger one is not found; from 18 on it skips the change instead.

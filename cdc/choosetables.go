@@ -98,17 +98,12 @@ func similar(p pattern, tables []pattern) []string {
 	var found []candidate
 	seen := make(map[string]bool)
 	for _, t := range tables {
-		text, distance := t.String(), 0
+		// Another schema counts once, however different.
+		text, length := t.String(), len(p.table)
+		distance := editDistance(p.table, t.table) + min(1, editDistance(p.schema, t.schema))
 		if p.all {
-			text = t.schema + ".*"
+			text, length = t.schema+".*", len(p.schema)
 			distance = editDistance(p.schema, t.schema)
-		} else {
-			// Another schema counts once, however different.
-			distance = editDistance(p.table, t.table) + min(1, editDistance(p.schema, t.schema))
-		}
-		length := len(p.schema)
-		if !p.all {
-			length = len(p.table)
 		}
 		if !seen[text] && distance <= max(1, length/3) {
 			found = append(found, candidate{text, distance})

@@ -10,6 +10,8 @@ import (
 	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/rowcall/rowcall/listeners"
 )
 
 // connect opens an ordinary connection with the pinned session settings.
@@ -50,8 +52,10 @@ func transient(err error) bool {
 		slot   *SlotError
 		setup  *SetupError
 		decode *DecodeError
+		failed *listeners.ListenerError
 	)
-	if errors.As(err, &slot) || errors.As(err, &setup) || errors.As(err, &decode) || errors.Is(err, errTooManyEvents) {
+	if errors.As(err, &slot) || errors.As(err, &setup) || errors.As(err, &decode) || errors.As(err, &failed) ||
+		errors.Is(err, errTooManyEvents) {
 		return false
 	}
 	state := sqlState(err)

@@ -305,11 +305,11 @@ func TestKeysOfReplicaIdentities(t *testing.T) {
 		identity byte
 		want     string // key columns
 	}{
-		"default":  {'d', "[a]"},
-		"index":    {'i', "[a]"},
-		"full":     {'f', "[b c]"},
-		"nothing":  {'n', "[b c]"},
-		"full, -":  {'F', "[a]"}, // the server knows no such identity; the message's word counts
+		"default":   {'d', "[a]"},
+		"index":     {'i', "[a]"},
+		"full":      {'f', "[b c]"},
+		"nothing":   {'n', "[b c]"},
+		"full, -":   {'F', "[a]"}, // the server knows no such identity; the message's word counts
 		"no answer": {'f', "[]"},
 	} {
 		t.Run(name, func(t *testing.T) {

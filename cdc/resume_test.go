@@ -119,7 +119,7 @@ func TestNothingIsConfirmedBeforeItIsHandled(t *testing.T) {
 	}
 }
 
-func TestRunEndsWhenNoSubscriptionIsLeft(t *testing.T) {
+func TestRunEndsWhenASnapshotCannotBeStored(t *testing.T) {
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)", "INSERT INTO seats DEFAULT VALUES")
@@ -135,10 +135,13 @@ func TestRunEndsWhenNoSubscriptionIsLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	record(t, &listenertest.Recorder{Err: func(*listeners.Batch) error { return broken }}, nil)(src)
+	record(t, &listenertest.Recorder{}, nil)(src) // another one that works cannot finish the snapshot for it
+	if _, err := src.Subscribe("printer", &listenertest.Recorder{Err: func(*listeners.Batch) error { return broken }}, nil); err != nil {
+		t.Fatal(err)
+	}
 	err = src.Run(t.Context())
 	var failed *listeners.ListenerError
-	if !errors.Is(err, broken) || !errors.As(err, &failed) || failed.Subscription != "recorder" {
+	if !errors.Is(err, broken) || !errors.As(err, &failed) || failed.Subscription != "printer" {
 		t.Errorf("Run = %v, want the listener's error with the subscription's name", err)
 	}
 	if n := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n != 0 {

@@ -76,8 +76,9 @@ func (s *Source) persist(ctx context.Context, what string, attempt func() (bool,
 
 // CaughtUp returns nil when everything that was committed before the call has
 // been delivered to every subscription and is stored by those that are
-// durable. It asks the database where its log ends, and returns early with
-// ctx's error, or when Run ends.
+// durable. It asks the database where its log ends. It returns early with
+// ctx's error, when Run ends, and when a subscription has failed that the slot
+// waits for.
 func (s *Source) CaughtUp(ctx context.Context) error {
 	conn, err := s.c.connect(ctx)
 	if err != nil {
@@ -94,6 +95,9 @@ func (s *Source) CaughtUp(ctx context.Context) error {
 		}
 		if s.Stats().Confirmed >= target && s.passed(position) {
 			return nil
+		}
+		if err := s.failed(); err != nil {
+			return err
 		}
 		s.hurry()
 		select {

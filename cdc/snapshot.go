@@ -101,6 +101,9 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 
 func (s *Source) waitStored(ctx context.Context, p listeners.Position, stored func(listeners.Position) bool) error {
 	for !stored(p) {
+		if err := s.failed(); err != nil {
+			return err
+		}
 		if err := sleep(ctx, 5*time.Millisecond); err != nil {
 			return err
 		}

@@ -268,6 +268,20 @@ func (s *Source) stored() listeners.Position {
 	return lowest
 }
 
+// failed returns why subscriptions ended that the slot waits for: what they
+// have not stored, they never will.
+func (s *Source) failed() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var failures []error
+	for _, sub := range s.subs {
+		if !sub.Ephemeral() && !sub.Closed() && done(sub.Done()) {
+			failures = append(failures, sub.Err())
+		}
+	}
+	return errors.Join(failures...)
+}
+
 // append is where the batches of the slot enter the feed.
 func (s *Source) append(ctx context.Context, b *listeners.Batch) error {
 	if err := s.feed.Reserve(ctx); err != nil {

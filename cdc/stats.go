@@ -32,7 +32,7 @@ func (c *counters) add(b *listeners.Batch) {
 	switch {
 	case b.Kind == listeners.Snapshot:
 		c.s.Reads += n
-	case b.Last:
+	case b.Kind == listeners.Changes && b.Last:
 		c.s.Transactions++
 	}
 	c.s.Position = b.Position

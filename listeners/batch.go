@@ -46,19 +46,23 @@ type Batch struct {
 	Size int
 }
 
-// whole reports whether every event is of one of the collections.
+// whole reports whether there are events and every one is of one of the
+// collections.
 func (b *Batch) whole(collections map[string]struct{}) bool {
 	for i := range b.Events {
 		if _, ok := collections[b.Events[i].Schema.Collection()]; !ok {
 			return false
 		}
 	}
-	return true
+	return len(b.Events) > 0
 }
 
 // only returns a copy of b with the events of these collections.
 func (b *Batch) only(collections map[string]struct{}) *Batch {
 	c := *b
+	if b.whole(collections) {
+		return &c
+	}
 	c.Events = nil
 	for i := range b.Events {
 		if _, ok := collections[b.Events[i].Schema.Collection()]; ok {

@@ -20,7 +20,8 @@ type Change[T any] struct {
 	// columns (on delete, and on an update of the key) or nothing.
 	Before    T
 	HasBefore bool
-	// After is the new value; the zero T on delete.
+	// After is the new value; the zero T on delete. What an update left
+	// unchanged may share memory with Before.
 	After T
 	// Missing names the columns of After that Postgres did not send because an
 	// update left a TOASTed value as it was; their fields are zero. With
@@ -105,7 +106,8 @@ func (h Handlers[T]) event(ctx context.Context, b *Batch, e *Event) error {
 	return f(ctx, c)
 }
 
-// NewChange decodes an event. Its error is that of [Record.Scan].
+// NewChange decodes an event. Its error is that of [Record.Scan]. Tx stays
+// zero, since only the batch knows it.
 func NewChange[T any](e *Event) (Change[T], error) {
 	c := Change[T]{Op: e.Op, Cause: e.Cause, Key: e.Key().String(), Position: e.Position, Event: e}
 	before := e.Before

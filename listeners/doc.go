@@ -13,15 +13,17 @@
 // its listener on one goroutine, one batch at a time. Nothing is promised
 // about the order in which two subscriptions hear of the same batch.
 //
-// Completeness: a subscription sees every batch appended after it joined. A
-// feed that is full blocks its writer; nothing is dropped.
+// Completeness: a subscription sees every batch appended after it joined, until
+// it or its feed is closed. A feed that is full blocks its writer; nothing is
+// dropped.
 //
 // Atomicity: a transaction is one batch. Only a transaction too large for
 // memory comes in several, and then [Batch.First] and [Batch.Last] say so.
 //
 // Isolation: an error, a panic or an endless callback ends or stalls its own
 // subscription. A stalled subscription makes the writer of its feed wait once
-// the feed's memory is used up; other subscriptions keep what they have.
+// the feed's memory is used up, until it goes on or is closed; other
+// subscriptions keep what they have.
 //
 // Close: [Subscription.Close] never blocks. After [Subscription.CloseWait]
 // has returned nil, no callback runs.

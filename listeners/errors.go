@@ -9,6 +9,8 @@ import (
 // takes no more.
 var ErrClosed = errors.New("listeners: closed")
 
+var errGoexit = errors.New("the listener ended its goroutine with runtime.Goexit, as Fatal and Skip of a test do")
+
 var errUnchangedJSON = errors.New("listeners: an unchanged column has no value to write as JSON")
 
 // A ListenerError says which subscription ended at which batch, and why.

@@ -13,9 +13,10 @@ const DefaultFeedBytes = 16 << 20
 
 // FeedOptions set up a feed. Nil and zero mean the defaults.
 type FeedOptions struct {
-	// MaxBytes bounds the batches that are appended and not yet handled by
-	// every subscription, in bytes of [Batch.Size]. Default
-	// [DefaultFeedBytes]. A single larger batch is let through alone.
+	// MaxBytes is how much may be appended and not yet handled by every
+	// subscription, in bytes of [Batch.Size], before a writer waits. So the
+	// feed holds at most this and one more batch of each writer. Default
+	// [DefaultFeedBytes].
 	MaxBytes int64
 }
 
@@ -35,12 +36,16 @@ type Feed struct {
 	waiters atomic.Int32 // writers in Reserve that found no space
 }
 
-// A node is one link of the log. Readers hold the node that they have handled
-// and follow next; what no reader holds is garbage.
+// A node is a place in the log. Readers hold the node behind what they have
+// handled and follow next. A node refers only to what comes after it, so what
+// every reader has handled is garbage.
 type node struct {
-	batch *Batch
-	seq   uint64
-	bytes int64 // appended to the feed up to and including this batch
+	seq      uint64   // of the batch before this place
+	bytes    int64    // appended to the feed up to this place
+	position Position // of the batch before this place
+	within   bool     // the transaction of that batch goes on
+
+	batch *Batch // appended at this place; written before next, read after it
 	next  atomic.Pointer[node]
 }
 
@@ -92,11 +97,14 @@ func (f *Feed) Reserve(ctx context.Context) error {
 	}
 }
 
-// backlog returns the bytes that the slowest subscription has not handled.
+// backlog returns the bytes that the slowest subscription has not handled. One
+// that was closed wants nothing more, even while its last callback runs.
 func (f *Feed) backlog() int64 {
 	slowest := f.tail.bytes
 	for _, s := range f.subs {
-		slowest = min(slowest, s.at.Load().bytes)
+		if !s.closed.Load() {
+			slowest = min(slowest, s.at.Load().bytes)
+		}
 	}
 	return f.tail.bytes - slowest
 }
@@ -110,7 +118,11 @@ func (f *Feed) Append(b *Batch) {
 	if f.open.Err() != nil {
 		return
 	}
-	n := &node{batch: b, seq: f.tail.seq + 1, bytes: f.tail.bytes + int64(b.Size)}
+	n := &node{
+		seq: f.tail.seq + 1, bytes: f.tail.bytes + int64(b.Size),
+		position: b.Position, within: b.Kind == Changes && !b.Last,
+	}
+	f.tail.batch = b
 	f.tail.next.Store(n)
 	f.tail = n
 	for _, s := range f.subs {
@@ -126,7 +138,10 @@ func (f *Feed) Append(b *Batch) {
 type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
 
 // Subscribe adds a subscription that sees every batch appended from now on,
-// after what join emits. A nil join means from now on.
+// after what join emits. A nil join means from now on. The rest of a
+// transaction of which parts are appended already is left out, since nobody
+// could make it whole. The listener may be called before Subscribe has
+// returned.
 func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join Join) (*Subscription, error) {
 	s := newSubscription(f, name, l, opts.withDefaults())
 	f.mu.Lock()
@@ -135,9 +150,7 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 		return nil, ErrClosed
 	}
 	s.at.Store(f.tail)
-	if f.tail.batch != nil {
-		s.passed = f.tail.batch.Position // it wants nothing from before
-	}
+	s.passed, s.stored, s.within = f.tail.position, f.tail.position, f.tail.within // it wants nothing from before
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
 	return s, nil

@@ -26,8 +26,9 @@ func (k Key) At(i int) (*Column, Value) {
 }
 
 // String returns the key's text: the columns' texts, joined by "/". A "%", a
-// "/" and every byte outside visible ASCII are written %XX, so that the text
-// fits a header and two keys never share one.
+// "/" and every byte outside visible ASCII are written %XX, and a column that
+// has no value (NULL, which REPLICA IDENTITY FULL allows) is a lone "%". So the
+// text fits a header, and two keys of a collection never share one.
 func (k Key) String() string { return string(k.Append(nil)) }
 
 // Append appends the text of [Key.String] to dst.
@@ -38,6 +39,10 @@ func (k Key) Append(dst []byte) []byte {
 			dst = append(dst, '/')
 		}
 		_, v := k.At(i)
+		if v.State() != Present {
+			dst = append(dst, '%')
+			continue
+		}
 		for _, b := range v.Bytes() {
 			if b <= ' ' || b >= 0x7f || b == '%' || b == '/' {
 				dst = append(dst, '%', hexDigits[b>>4], hexDigits[b&0xf])

@@ -42,7 +42,8 @@ type Durable interface {
 // a reader of a stream.
 type Source interface {
 	// Subscribe adds a listener. The name appears in errors and logs. It does
-	// not block and calls nothing before it has returned.
+	// not block; the listener, on a goroutine of its own, may be called before
+	// Subscribe has returned.
 	Subscribe(name string, l Listener, opts *SubscribeOptions) (*Subscription, error)
 }
 

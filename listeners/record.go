@@ -35,8 +35,9 @@ type Row interface {
 	Text(i int) []byte
 	// AppendJSON appends the value as JSON, "null" unless it is Present.
 	AppendJSON(dst []byte, i int) []byte
-	// Scan stores a Null or Present value into dst, a pointer. It shares no
-	// memory that anybody may change.
+	// Scan stores a Null or Present value into dst, a pointer. What it stores
+	// shares no memory that anybody may change, and it writes into none that
+	// dst refers to: dst may be a shallow copy of an older value.
 	Scan(i int, dst any) error
 }
 

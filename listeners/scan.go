@@ -118,9 +118,12 @@ func (s *Schema) columnList() string {
 	return strings.Join(names, ", ")
 }
 
-// missing appends to names the columns that t has fields for and r does not
-// hold.
+// missing returns the names of the columns that t has fields for and r does
+// not hold.
 func (r Record) missing(t reflect.Type) []string {
+	if t.Kind() != reflect.Struct {
+		return nil // a region's value, which is whole
+	}
 	plan, err := r.row.Schema().plan(t)
 	if err != nil {
 		return nil

@@ -3,7 +3,6 @@ package listeners
 import (
 	"context"
 	"errors"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,11 +26,16 @@ type Subscription struct {
 	cancel      context.CancelCauseFunc
 	done        chan struct{}
 
-	at atomic.Pointer[node] // the last one handled; only its goroutine moves it
+	// at is the place behind what was handled. Its goroutine moves it; who
+	// ends the subscription takes it off the log, see detach.
+	at atomic.Pointer[node]
 
 	// Of the goroutine alone.
-	skip Position
-	open bool // parts of a transaction were delivered, its last part was not
+	skip    Position
+	within  bool // the feed is within a transaction that began before Subscribe
+	open    bool // parts of a transaction were delivered, its last part was not
+	stalled <-chan struct{}
+	failure error // why it ends, should no function return to tell
 
 	closed  atomic.Bool // by Close
 	waiting atomic.Bool // for a wake-up
@@ -40,6 +44,7 @@ type Subscription struct {
 	mu        sync.Mutex
 	delivered Position // of the last batch that the listener took
 	passed    Position // of the last batch handled or left out
+	stored    Position // the highest that Stored returned
 	live      bool
 	liveCh    chan struct{}
 	err       error
@@ -68,18 +73,26 @@ func (s *Subscription) Name() string { return s.name }
 func (s *Subscription) Ephemeral() bool { return s.ephemeral }
 
 // Stored returns the position up to which the listener has handled (or, if it
-// is [Durable], stored) everything. After the subscription has ended it stays
-// where it was.
+// is [Durable], stored) everything that it wants. It begins with the position
+// of the feed's last batch at the time of Subscribe and never goes back. After
+// the subscription has ended it stays where it was.
 func (s *Subscription) Stored() Position {
 	s.mu.Lock()
+	delivered, at := s.delivered, s.passed
+	s.mu.Unlock()
+	if s.durable != nil && !delivered.IsZero() {
+		// After the look at delivered, so that an answer at or behind it covers
+		// all of that; outside the lock, since it is the listener's code.
+		if stored := s.durable.Stored(); stored.Compare(delivered) < 0 {
+			at = stored
+		}
+	}
+	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.durable == nil || s.delivered.IsZero() {
-		return s.passed
+	if at.Compare(s.stored) > 0 {
+		s.stored = at
 	}
-	if stored := s.durable.Stored(); stored.Compare(s.delivered) < 0 {
-		return stored
-	}
-	return s.passed
+	return s.stored
 }
 
 // Live returns a channel that is closed when the listener has handled the
@@ -98,18 +111,28 @@ func (s *Subscription) Lag() Lag {
 	at := s.at.Load()
 	last := s.feed.last()
 	l := Lag{Batches: int(last.seq - at.seq), Bytes: last.bytes - at.bytes}
-	if next := at.next.Load(); next != nil && !next.batch.Tx.Time.IsZero() {
-		l.Age = max(0, time.Since(next.batch.Tx.Time))
+	if at.next.Load() != nil && !at.batch.Tx.Time.IsZero() {
+		l.Age = max(0, time.Since(at.batch.Tx.Time))
 	}
 	return l
 }
 
 // Close ends the subscription: its context ends, and after the callback that
-// may be running there is no other. It does not block and may be called any
-// number of times, also by the listener itself.
+// may be running there is no other. A writer no longer waits for it, even if
+// that callback hangs. Close does not block and may be called any number of
+// times, also by the listener itself.
 func (s *Subscription) Close() {
 	s.closed.Store(true)
 	s.cancel(ErrClosed)
+	s.detach()
+	s.feed.freed()
+}
+
+// detach takes the subscription off the log. Otherwise all that is appended
+// from now on would stay in memory as long as somebody holds the subscription.
+func (s *Subscription) detach() {
+	at := s.at.Load()
+	s.at.Store(&node{seq: at.seq, bytes: at.bytes})
 }
 
 // Closed reports whether Close was called. A subscription that failed and was
@@ -147,11 +170,16 @@ func (s *Subscription) wait(ctx context.Context) error {
 // callback is running.
 func (s *Subscription) Done() <-chan struct{} { return s.done }
 
-// Err returns why the subscription ended: nil while it runs and after a close,
-// otherwise a [ListenerError], or what went wrong before the first batch.
+// Err returns why the subscription ended: nil while it runs, after it or its
+// feed was closed, otherwise a [ListenerError], or what went wrong before the
+// first change. A listener that failed with an [ErrClosed] of something else is
+// no exception, unless its subscription is closed, too.
 func (s *Subscription) Err() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed.Load() && errors.Is(s.err, ErrClosed) {
+		return nil
+	}
 	return s.err
 }
 
@@ -161,185 +189,4 @@ type callerKey struct{}
 func callerHears(ctx context.Context, f *Feed) bool {
 	caller, _ := ctx.Value(callerKey{}).(*Subscription)
 	return caller != nil && caller.feed == f
-}
-
-// wake is called by Append. The flag saves a channel operation for each batch
-// that a busy subscription finds by itself.
-func (s *Subscription) wake() {
-	if s.waiting.Load() && s.waiting.CompareAndSwap(true, false) {
-		select {
-		case s.wakeup <- struct{}{}:
-		default:
-		}
-	}
-}
-
-func (s *Subscription) run(join Join) {
-	defer close(s.done)
-	defer s.feed.remove(s)
-	err := s.loop(join)
-	if errors.Is(err, ErrClosed) {
-		err = nil
-	}
-	s.mu.Lock()
-	s.err = err
-	s.mu.Unlock()
-	s.cancel(ErrClosed)
-}
-
-func (s *Subscription) loop(join Join) error {
-	if join != nil {
-		if err := s.join(join); err != nil {
-			return err
-		}
-	}
-	for {
-		next, err := s.next()
-		if err != nil {
-			return err
-		}
-		if next == nil {
-			return s.finish()
-		}
-		if next.batch.Position.Compare(s.skip) > 0 {
-			if err := s.deliver(next.batch); err != nil {
-				return err
-			}
-		}
-		s.at.Store(next)
-		s.feed.freed()
-	}
-}
-
-func (s *Subscription) join(join Join) error {
-	ctx, cancel := context.WithCancelCause(s.ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(s.feed.open, func() { cancel(ErrClosed) })
-	defer stop()
-	skip, err := join(ctx, s.deliver)
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	s.skip = skip
-	return err
-}
-
-// next returns the next node, or nil when the feed is closed.
-func (s *Subscription) next() (*node, error) {
-	var stalled <-chan struct{}
-	if s.durable != nil {
-		stalled = s.durable.Stalled()
-	}
-	for {
-		if s.ctx.Err() != nil {
-			return nil, context.Cause(s.ctx)
-		}
-		select {
-		case <-s.feed.open.Done():
-			return nil, nil
-		case <-stalled:
-			if err := s.call(s.last(), s.durable.Flush); err != nil {
-				return nil, err
-			}
-		default:
-		}
-		if n := s.at.Load().next.Load(); n != nil {
-			return n, nil
-		}
-		// The flag first, then one more look: Append does it the other way
-		// round, so that one of the two sees the other.
-		s.waiting.Store(true)
-		if n := s.at.Load().next.Load(); n != nil {
-			s.waiting.Store(false)
-			return n, nil
-		}
-		select {
-		case <-s.wakeup:
-		case <-s.feed.open.Done():
-		case <-s.ctx.Done():
-		case <-stalled:
-			if err := s.call(s.last(), s.durable.Flush); err != nil {
-				return nil, err
-			}
-		}
-		s.waiting.Store(false)
-	}
-}
-
-// deliver hands the listener what it asked for of a batch.
-func (s *Subscription) deliver(b *Batch) error {
-	if s.ctx.Err() != nil {
-		return context.Cause(s.ctx)
-	}
-	wanted := s.filter(b)
-	if wanted != nil {
-		err := s.call(b.Position, func(ctx context.Context) error { return s.listener.OnBatch(ctx, wanted) })
-		if err != nil {
-			return err
-		}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.passed = b.Position
-	if wanted != nil {
-		s.delivered = b.Position
-	}
-	if b.Kind == Live && !s.live {
-		s.live = true
-		close(s.liveCh)
-	}
-	return nil
-}
-
-// filter returns the part of b that the subscription asked for, nil if that is
-// nothing. Parts of one transaction keep a first and a last even where the
-// real ones hold nothing of interest.
-func (s *Subscription) filter(b *Batch) *Batch {
-	if s.collections == nil || (b.Kind != Changes && b.Kind != Snapshot) {
-		return b
-	}
-	if b.First && b.Last && b.whole(s.collections) {
-		return b
-	}
-	c := b.only(s.collections)
-	if len(c.Events) == 0 && b.Kind == Changes && !(s.open && b.Last) {
-		return nil
-	}
-	c.First = !s.open
-	s.open = !b.Last
-	return c
-}
-
-// call runs a callback, contains its panic, and names its error.
-func (s *Subscription) call(at Position, f func(context.Context) error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
-		if err == nil {
-			return
-		}
-		if s.ctx.Err() != nil {
-			err = context.Cause(s.ctx) // closed meanwhile: not the listener's fault
-			return
-		}
-		err = &ListenerError{Subscription: s.name, Position: at, Err: err}
-	}()
-	return f(s.ctx)
-}
-
-func (s *Subscription) last() Position {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.delivered
-}
-
-// finish is the end of a subscription whose feed was closed.
-func (s *Subscription) finish() error {
-	if s.durable == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(s.ctx, FlushTimeout)
-	defer cancel()
-	return s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
 }

@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/rowcall/rowcall/cdc"
+	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
+	"github.com/rowcall/rowcall/sinks/jetstream"
+)
+
+// openTimeout bounds the wait for a destination before a run.
+const openTimeout = 30 * time.Second
+
+// A destination is where the events of a run go.
+type destination struct {
+	name     string // of the subscription
+	listener listeners.Listener
+	gone     <-chan struct{} // closed when nobody takes events any more; nil if that cannot happen
+	closers  []func() error  // in the order of opening
+}
+
+// close releases what was opened, last first.
+func (d *destination) close() error {
+	var errs []error
+	for i := len(d.closers) - 1; i >= 0; i-- {
+		errs = append(errs, d.closers[i]())
+	}
+	d.closers = nil
+	return errors.Join(errs...)
+}
+
+// openDestination opens what the flags ask for. The caller closes it, after
+// the source that writes to it has stopped. On error nothing stays open.
+func (a *app) openDestination(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) (*destination, error) {
+	switch f.to.value {
+	case toStdout:
+		watch, cancel := context.WithCancel(ctx)
+		gone, wait := readerGone(watch, a.stdout)
+		return &destination{
+			name: toStdout, listener: newLineSink(a.stdout), gone: gone,
+			closers: []func() error{func() error { cancel(); wait(); return nil }},
+		}, nil
+	case toDiscard:
+		return &destination{
+			name:     toDiscard,
+			listener: listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil }),
+		}, nil
+	}
+	d := &destination{name: "firehose"}
+	if err := d.openNATS(ctx, &f.nats, source, log, out); err != nil {
+		return nil, errors.Join(err, d.close())
+	}
+	return d, nil
+}
+
+func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer from NATS within %s", openTimeout))
+	defer cancel()
+	opts := &jetstream.ConnectOptions{CredentialsFile: f.creds}
+	address, where := f.url, ""
+	if f.url == "" {
+		server, err := natsserver.Start(ctx, &natsserver.Options{Port: f.port, Dir: f.dataDir, Logger: log})
+		if err != nil {
+			return err
+		}
+		d.closers = append(d.closers, func() error { server.Stop(); return nil })
+		opts.InProcess = server
+		address, where = server.URL(), ", a server inside that stores in "+f.dataDir
+	}
+	nc, err := jetstream.Connect(address, opts)
+	if err != nil {
+		return err
+	}
+	d.closers = append(d.closers, func() error { nc.Close(); return nil })
+	firehose, err := jetstream.New(nc, source.Database(), &jetstream.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := firehose.Open(ctx); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
+	d.listener = firehose
+
+	shown := withoutUserInfo(address)
+	subjects := sinks.DatabaseAddress(source.Database()) + ".>"
+	option := ""
+	if shown != nats.DefaultURL {
+		option = " --nats-url " + shown
+	}
+	out.say(fmt.Sprintf("events go to %s%s: stream %s, subjects %s\nread them with nats sub '%s'%s   or   rowcall tail%s",
+		shown, where, firehose.Stream(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
+		"publishing", "nats", shown, "stream", firehose.Stream(), "subjects", subjects)
+	return nil
+}
+
+// withoutUserInfo returns a list of URLs without users, passwords and tokens.
+// They have been checked before.
+func withoutUserInfo(urls string) string {
+	var shown []string
+	for one := range strings.SplitSeq(urls, ",") {
+		one = strings.TrimSpace(one)
+		if !strings.Contains(one, "://") {
+			one = "nats://" + one
+		}
+		if u, err := url.Parse(one); err == nil {
+			u.User = nil
+			shown = append(shown, u.String())
+		}
+	}
+	return strings.Join(shown, ",")
+}

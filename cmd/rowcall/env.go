@@ -1,0 +1,86 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// variable returns the environment variable that stands for a flag.
+func variable(flag string) string {
+	return "ROWCALL_" + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// readEnvironment sets the flags of cmd that the command line left alone and
+// the environment does not. It reports every bad value at once.
+func (a *app) readEnvironment(cmd *cobra.Command) error {
+	a.fromEnv = make(map[string]bool)
+	var faults []error
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if f.Changed || f.Name == "help" || f.Name == "version" {
+			return
+		}
+		value, found := a.lookup(variable(f.Name))
+		if !found || value == "" {
+			return
+		}
+		if err := f.Value.Set(value); err != nil {
+			var number *strconv.NumError
+			if errors.As(err, &number) {
+				err = fmt.Errorf("not a valid %s: %w", f.Value.Type(), number.Err)
+			}
+			faults = append(faults, fmt.Errorf("environment variable %s (the flag --%s): %q: %w", variable(f.Name), f.Name, value, err))
+			return
+		}
+		f.Changed = true
+		a.fromEnv[f.Name] = true
+	})
+	return usage(faults...)
+}
+
+// required returns a fault for each of these flags that has no value.
+func required(cmd *cobra.Command, flags ...string) error {
+	var faults []error
+	for _, name := range flags {
+		if cmd.Flag(name).Value.String() == "" {
+			faults = append(faults, fmt.Errorf("--%s is missing (or %s in the environment)", name, variable(name)))
+		}
+	}
+	return usage(faults...)
+}
+
+// exclude returns a fault for each of the others that was given although flag
+// rules it out; why says what makes it so. What the environment says gives way
+// silently to what the command line says, in either direction.
+func (a *app) exclude(cmd *cobra.Command, flag, why string, others ...string) error {
+	var faults []error
+	for _, other := range others {
+		switch {
+		case !cmd.Flag(flag).Changed || !cmd.Flag(other).Changed:
+		case a.fromEnv[other] && !a.fromEnv[flag]:
+			reset(cmd.Flag(other))
+		case a.fromEnv[flag] && !a.fromEnv[other]:
+			reset(cmd.Flag(flag))
+		default:
+			faults = append(faults, fmt.Errorf("%s cannot go with %s: %s", a.spelling(other), a.spelling(flag), why))
+		}
+	}
+	return usage(faults...)
+}
+
+// spelling names a flag as it was given.
+func (a *app) spelling(flag string) string {
+	if a.fromEnv[flag] {
+		return variable(flag)
+	}
+	return "--" + flag
+}
+
+func reset(f *pflag.Flag) {
+	_ = f.Value.Set(f.DefValue) // a default is valid
+	f.Changed = false
+}

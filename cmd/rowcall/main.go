@@ -1,0 +1,47 @@
+// Command rowcall turns the rows that are committed in PostgreSQL into events:
+// on a NATS JetStream stream, or as lines on standard output. Run
+// "rowcall --help" for its commands.
+//
+// What a command was asked for goes to standard output. Everything else (what
+// was created, progress, logs, errors) goes to standard error. The exit code is
+// 0 if all went well or the command was asked to stop, 1 if something failed,
+// and 2 if the command line or the environment does not make sense.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+)
+
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+func main() {
+	ctx, stop := untilSignal(context.Background())
+	a := &app{stdout: os.Stdout, stderr: os.Stderr, lookup: os.LookupEnv}
+	code := a.main(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+// main runs one command line and returns the exit code.
+func (a *app) main(ctx context.Context, args []string) int {
+	root := a.rootCommand()
+	root.SetArgs(args)
+	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	fmt.Fprintf(a.stderr, "rowcall: %v\n", err)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		fmt.Fprintf(a.stderr, "Run \"%s --help\" for what is possible.\n", cmd.CommandPath())
+		return exitUsage
+	}
+	return exitFailure
+}

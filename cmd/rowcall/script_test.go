@@ -1,0 +1,251 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/internal/pgtest"
+)
+
+// TestMain makes this test binary behave as rowcall when it is called so.
+func TestMain(m *testing.M) {
+	testscript.Main(pgtest.Wrap(m), map[string]func(){"rowcall": main})
+}
+
+// patience is how long a script waits for something to happen.
+const patience = 30 * time.Second
+
+// TestScripts runs the scripts in testdata. Each has a database of its own,
+// $DATABASE_URL, named $DB, with the slot $SLOT to be. Beyond the commands of
+// testscript there are:
+//
+//	database                  creates that database
+//	server [NAME=VALUE...]    starts a PostgreSQL server of its own and uses that
+//	passwords                 makes that server ask for passwords
+//	login ROLE PASSWORD       sets $LOGIN_URL, the database's URL for that role
+//	sql QUERY...              prints the rows, columns separated by "|"
+//	until OUTPUT QUERY        waits until the query prints this
+//	[!] created               there is a slot or a publication
+//	nats                      starts a NATS server, $NATS_URL
+//	freeport NAME             sets $NAME to a port that nobody uses
+//	usedport NAME             sets $NAME to a port that somebody uses
+//	waitfile FILE TEXT        waits until the file holds the text
+//	jsonl FILE NAME...        prints these members of each JSON object, "a.b" of nested ones
+func TestScripts(t *testing.T) {
+	t.Parallel()
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"database":  scriptDatabase,
+			"server":    scriptServer,
+			"passwords": scriptPasswords,
+			"login":     scriptLogin,
+			"sql":       scriptSQL,
+			"until":     scriptUntil,
+			"created":   scriptCreated,
+			"nats":      scriptNATS,
+			"freeport":  scriptFreePort,
+			"usedport":  scriptUsedPort,
+			"waitfile":  scriptWaitFile,
+			"jsonl":     scriptJSONL,
+		},
+		Setup: func(env *testscript.Env) error {
+			env.Values[testKey{}] = env.T()
+			return nil
+		},
+	})
+}
+
+type testKey struct{}
+
+// tb returns the test of a script.
+func tb(ts *testscript.TestScript) testing.TB {
+	t, ok := ts.Value(testKey{}).(testing.TB)
+	if !ok {
+		ts.Fatalf("testscript's T is no testing.TB any more")
+	}
+	return t
+}
+
+func wantArgs(ts *testscript.TestScript, neg bool, args []string, least int, usage string) {
+	if neg || len(args) < least {
+		ts.Fatalf("usage: %s", usage)
+	}
+}
+
+func useDatabase(ts *testscript.TestScript, databaseURL string) {
+	u, err := url.Parse(databaseURL)
+	ts.Check(err)
+	name := strings.TrimPrefix(u.Path, "/")
+	ts.Setenv("DATABASE_URL", databaseURL)
+	ts.Setenv("DB", name)
+	ts.Setenv("SLOT", "rowcall_"+name)
+}
+
+func scriptDatabase(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "database")
+	useDatabase(ts, pgtest.Database(tb(ts)))
+}
+
+func scriptServer(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "server [NAME=VALUE...]")
+	settings := make(map[string]string)
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		settings[name] = value
+	}
+	s := pgtest.Own(tb(ts), settings)
+	ts.Setenv("SERVER_DIR", s.Dir())
+	pgtest.Exec(tb(ts), s.URL("postgres"), "CREATE DATABASE shop")
+	useDatabase(ts, s.URL("shop"))
+}
+
+func scriptPasswords(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "passwords")
+	hba := filepath.Join(ts.Getenv("SERVER_DIR"), "data", "pg_hba.conf")
+	text := "host all postgres 127.0.0.1/32 trust\n" +
+		"host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
+	ts.Check(os.WriteFile(hba, []byte(text), 0o600))
+	pgtest.Exec(tb(ts), ts.Getenv("DATABASE_URL"), "SELECT pg_reload_conf()")
+}
+
+func scriptLogin(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2, "login ROLE PASSWORD")
+	u, err := url.Parse(ts.Getenv("DATABASE_URL"))
+	ts.Check(err)
+	u.User = url.UserPassword(args[0], args[1])
+	ts.Setenv("LOGIN_URL", u.String())
+}
+
+func query(ctx context.Context, databaseURL, sql string) (string, error) {
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only a test's
+	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", sql, err)
+	}
+	var out strings.Builder
+	for _, result := range results {
+		for _, row := range result.Rows {
+			out.Write(bytes.Join(row, []byte("|")))
+			out.WriteByte('\n')
+		}
+	}
+	return out.String(), nil
+}
+
+func scriptSQL(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "sql QUERY...")
+	for _, sql := range args {
+		out, err := query(tb(ts).Context(), ts.Getenv("DATABASE_URL"), sql)
+		ts.Check(err)
+		fmt.Fprint(ts.Stdout(), out)
+	}
+}
+
+func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2, "until OUTPUT QUERY")
+	pgtest.Eventually(tb(ts), patience, func() error {
+		out, err := query(tb(ts).Context(), ts.Getenv("DATABASE_URL"), args[1])
+		if err == nil && strings.TrimSpace(out) != args[0] {
+			err = fmt.Errorf("%s printed %q, want %q", args[1], out, args[0])
+		}
+		return err
+	})
+}
+
+func scriptCreated(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) > 0 {
+		ts.Fatalf("usage: [!] created")
+	}
+	out, err := query(tb(ts).Context(), ts.Getenv("DATABASE_URL"), `
+		SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
+		UNION ALL SELECT 'publication ' || pubname FROM pg_publication`)
+	ts.Check(err)
+	if (out == "") != neg {
+		ts.Fatalf("in the database there is: %q", out)
+	}
+}
+
+func scriptNATS(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "nats")
+	ts.Setenv("NATS_URL", natstest.Run(tb(ts)).URL())
+}
+
+func listen(ts *testscript.TestScript) (*net.TCPListener, string) {
+	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	ts.Check(err)
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
+	return l, port
+}
+
+func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "freeport NAME")
+	l, port := listen(ts)
+	ts.Check(l.Close())
+	ts.Setenv(args[0], port)
+}
+
+func scriptUsedPort(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "usedport NAME")
+	l, port := listen(ts)
+	ts.Defer(func() { _ = l.Close() })
+	ts.Setenv(args[0], port)
+}
+
+func scriptWaitFile(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2, "waitfile FILE TEXT")
+	pgtest.Eventually(tb(ts), patience, func() error {
+		text, err := os.ReadFile(ts.MkAbs(args[0]))
+		if err == nil && !strings.Contains(string(text), args[1]) {
+			err = fmt.Errorf("%s does not hold %q, but:\n%s", args[0], args[1], text)
+		}
+		return err
+	})
+}
+
+func scriptJSONL(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 2, "jsonl FILE NAME...")
+	d := json.NewDecoder(strings.NewReader(ts.ReadFile(args[0])))
+	d.UseNumber()
+	for d.More() {
+		var object map[string]any
+		ts.Check(d.Decode(&object))
+		var values []string
+		for _, path := range args[1:] {
+			value, err := json.Marshal(member(object, path))
+			ts.Check(err)
+			values = append(values, string(value))
+		}
+		fmt.Fprintln(ts.Stdout(), strings.Join(values, " "))
+	}
+}
+
+// member returns what a path such as "data.key" leads to, nil if nothing.
+func member(object map[string]any, path string) any {
+	first, rest, nested := strings.Cut(path, ".")
+	if !nested {
+		return object[first]
+	}
+	inner, _ := object[first].(map[string]any)
+	return member(inner, rest)
+}

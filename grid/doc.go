@@ -1,0 +1,53 @@
+// Package grid keeps regions: typed in-memory maps whose changes are events.
+//
+// A [Region] is read like a map and heard like a table. It is a
+// [listeners.Source], so the same listener works on a region and on a Postgres
+// table. [Open] makes a region that this process writes. [Mirror] makes one
+// that follows any other source and is read-only.
+//
+// # What is promised
+//
+// Order: changes of one region form one sequence, the order in which they were
+// committed. Every subscription hears that sequence; a key's events never swap.
+//
+// Visibility: a change is in the region before any listener hears of it, and
+// before Put or Delete returns. What [Region.Get] and [Region.All] return is
+// always the state between two transactions, never half of one. Reads take no
+// lock and never wait for a writer.
+//
+// Completeness: each Put and each Delete of an existing key is exactly one
+// event, in a batch of its own, also when the new value equals the old one.
+// An event carries the whole old and the whole new value.
+//
+// Joining: a subscription with [listeners.SubscribeOptions].Current hears a
+// consistent snapshot, then Live, then every later change once.
+//
+// Bounded memory: a region holds back at most
+// [RegionOptions].FeedBytes for its slowest listener. Then Put and Delete wait,
+// until the listener moves on or their context ends. Nothing is dropped.
+// The bound counts sizes that are estimated, see [RegionOptions].ValueBytes.
+//
+// A listener may write into any region, also into the one it hears, if it
+// passes on the context it was called with: it is not made to wait for itself.
+// Two listeners that write into each other's full regions do wait for each
+// other.
+//
+// Mirrors: one transaction of the source is one transaction and one batch of
+// the mirror, with the source's position, time and transaction number. Two of
+// them are never merged. Before is always complete, also where Postgres sent
+// only the key, and columns that Postgres left out of an update are filled in.
+// A mirror that cannot go on stops with an error ([Region.Err]), keeps what it
+// holds, and logs it.
+//
+// # What is not promised
+//
+// Nothing is stored: a region begins empty in each process, and events that
+// were not handled when the process ended are gone. A region opened again has
+// new positions, see [listeners.Position].
+//
+// Values are not copied. A value must not be changed after Put, nor what it
+// points to, by anybody: readers, listeners and older snapshots share it.
+//
+// There is no order between two regions, and no transaction over two keys of
+// an open region.
+package grid

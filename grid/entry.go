@@ -1,0 +1,62 @@
+package grid
+
+import (
+	"errors"
+	"reflect"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// An entry is one version of a key's value. It is immutable and shared by the
+// map, by its older snapshots and by the events: it is their row.
+type entry[K comparable, V any] struct {
+	key   K
+	val   V
+	id    []byte // the encoded key; its capacity is its length, as memdb appends to it
+	shape *shape
+	pos   listeners.Position
+	size  int // estimated
+}
+
+var (
+	_ listeners.Row    = (*entry[string, int])(nil)
+	_ listeners.Native = (*entry[string, int])(nil)
+)
+
+// Native implements [listeners.Native].
+func (e *entry[K, V]) Native() any { return &e.val }
+
+// Schema implements [listeners.Row].
+func (e *entry[K, V]) Schema() *listeners.Schema { return e.shape.schema }
+
+// State implements [listeners.Row]. No column of a region is ever unchanged.
+func (e *entry[K, V]) State(i int) listeners.State {
+	if _, ok := resolve(e.column(i)); !ok {
+		return listeners.Null
+	}
+	return listeners.Present
+}
+
+// Text implements [listeners.Row].
+func (e *entry[K, V]) Text(i int) []byte { return textOf(e.column(i)) }
+
+// AppendJSON implements [listeners.Row].
+func (e *entry[K, V]) AppendJSON(dst []byte, i int) []byte { return appendJSON(dst, e.column(i)) }
+
+// Scan implements [listeners.Row].
+func (e *entry[K, V]) Scan(i int, dst any) error {
+	d := reflect.ValueOf(dst)
+	if d.Kind() != reflect.Pointer || d.IsNil() {
+		return errors.New("want a non-nil pointer")
+	}
+	return assign(d.Elem(), e.column(i))
+}
+
+func (e *entry[K, V]) column(i int) reflect.Value {
+	at := &e.shape.columns[i]
+	whole := reflect.ValueOf(&e.val)
+	if at.key {
+		whole = reflect.ValueOf(&e.key)
+	}
+	return at.of(whole.Elem())
+}

@@ -1,0 +1,284 @@
+package listeners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+)
+
+// wake is called by Append. The flag saves a channel operation for each batch
+// that a busy subscription finds by itself.
+func (s *Subscription) wake() {
+	if s.waiting.Load() && s.waiting.CompareAndSwap(true, false) {
+		select {
+		case s.wakeup <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (s *Subscription) run(join Join) {
+	s.failure = errGoexit
+	defer s.end()
+	s.failure = s.loop(join)
+}
+
+// end is the last that its goroutine does, even if a callback ended that.
+func (s *Subscription) end() {
+	err := s.failure
+	var its *ListenerError
+	if errors.Is(err, ErrClosed) && !errors.As(err, &its) {
+		err = nil
+	}
+	s.mu.Lock()
+	s.err = err
+	s.mu.Unlock()
+	s.cancel(ErrClosed)
+	s.feed.remove(s)
+	s.detach()
+	close(s.done)
+}
+
+func (s *Subscription) loop(join Join) error {
+	if s.durable != nil {
+		s.stalled = s.durable.Stalled()
+	}
+	if join != nil {
+		if err := s.join(join); err != nil {
+			return err
+		}
+	}
+	for {
+		b, err := s.next()
+		if err != nil {
+			return err
+		}
+		if b == nil {
+			return s.finish()
+		}
+		if s.leftOut(b) {
+			s.pass(b.Position)
+		} else if err := s.deliver(b); err != nil {
+			return err
+		}
+		// Only now a look at the next node: one held during the callback would
+		// keep all that follows in memory, even after Close.
+		if next := s.at.Load().next.Load(); next != nil {
+			s.at.Store(next)
+		}
+		s.feed.freed()
+	}
+}
+
+func (s *Subscription) join(join Join) error {
+	ctx, cancel := s.whileOpen()
+	defer cancel(nil)
+	var failed error // after which nothing is emitted, whatever join makes of it
+	skip, err := join(ctx, func(b *Batch) error {
+		if failed == nil {
+			failed = s.relieve()
+		}
+		if failed == nil {
+			failed = s.deliver(b)
+		}
+		if failed != nil {
+			cancel(failed)
+		}
+		return failed
+	})
+	switch {
+	case failed != nil:
+		return failed
+	case s.ctx.Err() != nil:
+		return context.Cause(s.ctx)
+	case s.feed.open.Err() != nil:
+		return nil // next finds that, too
+	case err != nil:
+		return fmt.Errorf("subscription %q before its first change: %w", s.name, err)
+	}
+	s.skip = skip
+	s.pass(skip)
+	return nil
+}
+
+// whileOpen returns a context that ends with the subscription and the feed.
+func (s *Subscription) whileOpen() (context.Context, context.CancelCauseFunc) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	stop := context.AfterFunc(s.feed.open, func() { cancel(ErrClosed) })
+	return ctx, func(cause error) {
+		stop()
+		cancel(cause)
+	}
+}
+
+// next returns the next batch, or nil when the feed is closed.
+func (s *Subscription) next() (*Batch, error) {
+	for {
+		if s.ctx.Err() != nil {
+			return nil, context.Cause(s.ctx)
+		}
+		if s.feed.open.Err() != nil {
+			return nil, nil
+		}
+		if err := s.relieve(); err != nil {
+			return nil, err
+		}
+		if b := s.ready(); b != nil {
+			return b, nil
+		}
+		// The flag first, then one more look: Append does it the other way
+		// round, so that one of the two sees the other.
+		s.waiting.Store(true)
+		if b := s.ready(); b != nil {
+			s.waiting.Store(false)
+			return b, nil
+		}
+		var err error
+		select {
+		case <-s.wakeup:
+		case <-s.feed.open.Done():
+		case <-s.ctx.Done():
+		case <-s.stalled:
+			err = s.flush()
+		}
+		s.waiting.Store(false)
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// ready returns the batch at the subscription's place, nil if it is to come.
+func (s *Subscription) ready() *Batch {
+	at := s.at.Load()
+	if at.next.Load() == nil {
+		return nil
+	}
+	return at.batch
+}
+
+// relieve flushes if the durable listener has asked for it.
+func (s *Subscription) relieve() error {
+	select {
+	case <-s.stalled:
+		return s.flush()
+	default:
+		return nil
+	}
+}
+
+// flush has the durable listener store what it took. It ends early when the
+// feed is closed, since finish tries again, and not for ever.
+func (s *Subscription) flush() error {
+	ctx, cancel := s.whileOpen()
+	defer cancel(nil)
+	err := s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
+	var panicked *PanicError
+	if s.ctx.Err() == nil && s.feed.open.Err() != nil && !errors.As(err, &panicked) {
+		return nil
+	}
+	return err
+}
+
+// leftOut reports whether a batch of the feed is not for this subscription:
+// join has told it, or it is the rest of a transaction from before Subscribe.
+func (s *Subscription) leftOut(b *Batch) bool {
+	rest := s.within && b.Kind == Changes && !b.First
+	s.within = rest && !b.Last
+	return rest || b.Position.Compare(s.skip) <= 0
+}
+
+// pass takes note that everything up to a position is not to be delivered or
+// contained in what was.
+func (s *Subscription) pass(p Position) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.Compare(s.passed) > 0 {
+		s.passed = p
+	}
+}
+
+// deliver hands the listener what it asked for of a batch.
+func (s *Subscription) deliver(b *Batch) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	wanted := s.filter(b)
+	if wanted != nil {
+		err := s.call(b.Position, func(ctx context.Context) error { return s.listener.OnBatch(ctx, wanted) })
+		if err != nil {
+			return err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.passed = b.Position
+	if wanted != nil {
+		s.delivered = b.Position
+	}
+	if b.Kind == Live && !s.live {
+		s.live = true
+		close(s.liveCh)
+	}
+	return nil
+}
+
+// filter returns the part of b that the subscription asked for, nil if that is
+// nothing. Parts of one transaction keep a first and a last even where the
+// real ones hold nothing of interest.
+func (s *Subscription) filter(b *Batch) *Batch {
+	if s.collections == nil || (b.Kind != Changes && b.Kind != Snapshot) {
+		return b
+	}
+	if b.First && b.Last && b.whole(s.collections) {
+		return b
+	}
+	if b.First {
+		s.open = false // the source has begun again
+	}
+	c := b.only(s.collections)
+	// A snapshot has at least one batch.
+	if len(c.Events) == 0 && !(b.Last && (s.open || b.Kind == Snapshot)) {
+		return nil
+	}
+	c.First = !s.open
+	s.open = !b.Last
+	return c
+}
+
+// call runs a callback, contains its panic, and names its error.
+func (s *Subscription) call(at Position, f func(context.Context) error) (err error) {
+	err = errGoexit // unless f returns or panics
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+		if err == nil {
+			return
+		}
+		if s.ctx.Err() != nil {
+			err = context.Cause(s.ctx) // closed meanwhile: not the listener's fault
+		} else {
+			err = &ListenerError{Subscription: s.name, Position: at, Err: err}
+		}
+		s.failure = err
+	}()
+	return f(s.ctx)
+}
+
+func (s *Subscription) last() Position {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.delivered
+}
+
+// finish is the end of a subscription whose feed was closed.
+func (s *Subscription) finish() error {
+	if s.durable == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(s.ctx, FlushTimeout)
+	defer cancel()
+	return s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
+}

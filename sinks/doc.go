@@ -1,0 +1,68 @@
+// Package sinks defines how an event looks on the wire, once for every broker.
+// A broker's package decides only where the parts go.
+//
+// An event becomes a CloudEvent (version 1.0) in binary mode: attributes in the
+// broker's headers and a JSON body. [Encoder] makes both, [AppendCloudEvent]
+// puts them into one JSON object (structured mode), and [Decode] reads a
+// message back.
+//
+// # Address and partition
+//
+// The address is a dotted name. NATS uses it as the subject.
+//
+//	cdc.<database>.<schema>.<table>.<op>.<p>   a row of a Postgres table
+//	grid.<grid>.<region>.<op>.<p>              an entry of a region
+//	cdc.<database>._control.reset.reset.all    a reset
+//
+// Op is create, update, delete, truncate or read. P is the partition, three
+// digits or more, or "all" for what concerns a whole table or database
+// (truncate and reset). A partition is the FNV-1a hash (64 bits) of
+//
+//	<collection> 0x00 <text of the key>
+//
+// modulo the number of partitions, with the texts of [listeners.Schema.Collection]
+// and [listeners.Key.String]. It is the same for every broker. An update that
+// changes the key goes to the partition of its new key, so its order relative
+// to the old key's events holds in the stream as a whole but not within one
+// partition. A table without a key is one partition.
+//
+// In an address, letters, digits and "_" of ASCII stay as they are; every
+// other byte becomes "-" and two hexadecimal digits. Two names never become
+// the same token: see [EscapeToken].
+//
+// # Attributes
+//
+//	specversion      1.0
+//	id               <source>/<position>
+//	source           postgres/<database> or grid/<grid>, the name escaped as in a URL path
+//	type             rowcall.<op>.v1, or rowcall.reset.v1
+//	subject          <collection>/<key>, or <collection> without a key
+//	partitionkey     as subject
+//	time             when the transaction committed: RFC 3339, UTC, microseconds
+//	sequence         the position, see [listeners.Position]; it sorts as text
+//	txid             the number of the transaction, decimal; absent in a snapshot
+//	txend            true on the last event of a transaction or snapshot, otherwise absent
+//	datacontenttype  application/json
+//
+// The id is the same each time the same change is read, so a reader that
+// remembers ids (or the highest sequence) recognises a repetition. In subject,
+// the collection is escaped as [listeners.Key.String] escapes a key, and the
+// first "/" ends it. A reset has no subject and no partitionkey.
+//
+// A transaction whose last part holds no event (its source found out too late
+// that nothing follows) has no event with txend: a new txid ends it too.
+//
+// # Body
+//
+//	{"op":"update","key":{"id":7},"oldkey":{"id":6},"before":null,"after":{"id":7,"seat":"12A"},"unchanged":["notes"]}
+//
+// Key is {} for a table without a key. Oldkey is there only on an update that
+// changed the key. Before and after are null where there is no such record;
+// before is null too where Postgres did not send it (its REPLICA IDENTITY is
+// not FULL). Unchanged names the columns that are missing from after because
+// Postgres did not send them; it is absent when there are none. A truncate has
+// neither record. Members come in this order.
+//
+// The body of a reset is {"op":"reset"}: what readers know of the source may
+// be incomplete, and a snapshot of op read follows.
+package sinks

@@ -1,0 +1,100 @@
+package jetstream_test
+
+import (
+	"fmt"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
+	"github.com/rowcall/rowcall/sinks/jetstream"
+)
+
+// benchmarkBatch has 1,000 events of about 100 bytes.
+func benchmarkBatch(commit uint64) *listeners.Batch { return transaction(commit, 1000) }
+
+func cpu() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// perEvent reports what one event costs. The server is in this process, so its
+// CPU time is in it.
+func perEvent(b *testing.B, used time.Duration) {
+	b.ReportMetric(float64(used.Nanoseconds())/float64(b.N), "cpu-ns/event")
+}
+
+// BenchmarkFirehose stores one event per iteration, in transactions of 1,000.
+func BenchmarkFirehose(b *testing.B) {
+	for name, opts := range map[string]*jetstream.Options{"plain": nil, "msgid": {MsgID: true}} {
+		b.Run(name, func(b *testing.B) {
+			f := open(b, connect(b, natstest.Run(b)), opts)
+			batches := make([]*listeners.Batch, 0, b.N/1000+1)
+			for n := 0; n < b.N; n += 1000 {
+				batches = append(batches, benchmarkBatch(uint64(len(batches)+1)))
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			before := cpu()
+			store(b, f, batches)
+			perEvent(b, cpu()-before)
+		})
+	}
+}
+
+// BenchmarkPublishMsgAsync is the client library's own way, with the same
+// subjects, headers and bodies.
+func BenchmarkPublishMsgAsync(b *testing.B) {
+	s := natstest.Run(b)
+	nc := connect(b, s)
+	open(b, nc, nil).Close()
+	js, err := natsjs.New(nc, natsjs.WithPublishAsyncMaxPending(jetstream.DefaultMaxPending))
+	if err != nil {
+		b.Fatal(err)
+	}
+	encoder := sinks.NewEncoder(0)
+	batches := make([]*listeners.Batch, 0, b.N/1000+1)
+	for n := 0; n < b.N; n += 1000 {
+		batches = append(batches, benchmarkBatch(uint64(len(batches)+1)))
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	before := cpu()
+	seq := uint64(0)
+	for _, batch := range batches {
+		for i := range batch.Events {
+			f := encoder.Encode(batch, i)
+			m := &nats.Msg{Subject: f.Address, Data: f.Body, Header: nats.Header{
+				"Nats-Expected-Stream": {"CDC_SHOP"}, "Nats-Expected-Last-Sequence": {strconv.FormatUint(seq, 10)},
+				"ce-specversion": {"1.0"}, "ce-datacontenttype": {sinks.ContentType}, "ce-id": {f.ID}, "ce-source": {f.Source},
+				"ce-type": {f.Type}, "ce-subject": {f.Subject}, "ce-partitionkey": {f.Subject}, "ce-time": {f.Time},
+				"ce-sequence": {f.Sequence}, "ce-txid": {f.TxID},
+			}}
+			if f.TxEnd {
+				m.Header.Set("ce-txend", "true")
+			}
+			if _, err := js.PublishMsgAsync(m, natsjs.WithRetryAttempts(0), natsjs.WithStallWait(time.Minute)); err != nil {
+				b.Fatal(err)
+			}
+			seq++
+		}
+	}
+	<-js.PublishAsyncComplete()
+	perEvent(b, cpu()-before)
+	b.StopTimer()
+	stream, err := js.Stream(b.Context(), "CDC_SHOP")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if got := stream.CachedInfo().State.LastSeq; got != seq {
+		b.Fatal(fmt.Errorf("stored %d of %d", got, seq))
+	}
+}

@@ -1,0 +1,47 @@
+// Package jetstream stores events in a NATS JetStream stream: the firehose.
+//
+// [Firehose] writes, [Read] reads. What a message looks like is described in
+// package sinks; attributes are headers with the prefix "ce-", percent-encoded
+// as the CloudEvents binding for NATS asks for.
+//
+// # What is promised
+//
+// Once: every event is in the stream once, in the order of the source, across
+// retries, reconnects, and restarts of this process and of the server. The
+// stream has one writer, and each message names the one that must come right
+// before it: the first by the stream's last sequence
+// (Nats-Expected-Last-Sequence), the following ones by the id of their
+// predecessor (Nats-Expected-Last-Msg-Id). So the server refuses what is
+// doubled, reordered, late, or behind a gap. After an error or a restart the
+// last message of the stream says where to go on, in the middle of a
+// transaction too. The duplicate window plays no part and is as short as the
+// server allows.
+//
+// Complete: nothing is dropped. What cannot be stored for the time being is
+// tried again for as long as the subscription lives; what can never be stored
+// (a message larger than the server allows) ends the subscription with an error
+// that names it.
+//
+// Acknowledged: [Firehose.Stored] never runs ahead of the server's
+// acknowledgements.
+//
+// Fenced: a firehose that finds the stream moved on by somebody else stops
+// with a [FencedError]. In the first seconds after Open (as long as
+// [Options].AckTimeout) it goes on behind what it finds instead, since that may
+// be what its own predecessor had sent before it died. So when two are started
+// on one stream, the older one stops.
+//
+// # What is not promised
+//
+// An acknowledgement says that the server has the message, not that its disk
+// does: the server's sync_interval is two minutes by default. Where that
+// matters, use Options.Replicas or set sync_interval to always. If an
+// acknowledged message is gone afterwards, the firehose says so and stops.
+//
+// A stream whose retention has removed every message has lost its writer's
+// place too: after a restart the firehose then stores again whatever its source
+// sends again.
+//
+// A firehose holds one database. Regions count their positions each for
+// itself, so a stream for several of them would have no order.
+package jetstream

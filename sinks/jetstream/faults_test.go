@@ -1,0 +1,201 @@
+package jetstream_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks/jetstream"
+)
+
+// A wire is a dialer whose connections lose acknowledgements and break on
+// demand.
+type wire struct {
+	lose atomic.Int64 // acknowledgements still to be lost
+
+	mu   sync.Mutex
+	open net.Conn
+}
+
+func (w *wire) Dial(network, address string) (net.Conn, error) {
+	conn, err := net.DialTimeout(network, address, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open = conn
+	return &filtered{Conn: conn, wire: w, in: bufio.NewReader(conn)}, nil
+}
+
+func (w *wire) cut() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.open != nil {
+		w.open.Close()
+	}
+}
+
+// filtered passes on what the server says, operation by operation.
+type filtered struct {
+	net.Conn
+	wire *wire
+	in   *bufio.Reader
+	left bytes.Buffer
+}
+
+func (c *filtered) Read(p []byte) (int, error) {
+	for c.left.Len() == 0 {
+		line, err := c.in.ReadBytes('\n')
+		if err != nil {
+			return 0, err
+		}
+		fields := bytes.Fields(line)
+		if len(fields) < 4 || string(fields[0]) != "MSG" && string(fields[0]) != "HMSG" {
+			c.left.Write(line)
+			break
+		}
+		size, err := strconv.Atoi(string(fields[len(fields)-1]))
+		if err != nil {
+			return 0, err
+		}
+		body := make([]byte, size+2)
+		if _, err := io.ReadFull(c.in, body); err != nil {
+			return 0, err
+		}
+		if bytes.HasPrefix(body, []byte(`{"stream":"CDC_SHOP","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+			continue
+		}
+		c.left.Write(line)
+		c.left.Write(body)
+	}
+	return c.left.Read(p)
+}
+
+// chaos stores a history while fault is called at random moments.
+func chaos(t *testing.T, nc *nats.Conn, opts *jetstream.Options, seed uint64, faults int, fault func()) {
+	t.Helper()
+	r := random(t, seed)
+	f := open(t, nc, opts)
+	batches := history(r, 300*faults)
+	moments := make(map[int]bool)
+	for len(moments) < faults {
+		moments[r.IntN(len(batches))] = true
+	}
+	trigger, done := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(done)
+		delays := rand.New(rand.NewPCG(seed, 1))
+		for range trigger {
+			wait := time.NewTimer(time.Duration(delays.IntN(3_000)) * time.Microsecond)
+			<-wait.C
+			fault()
+		}
+	})
+	err := func() error {
+		for i, b := range batches {
+			if moments[i] {
+				trigger <- struct{}{} // waits for the last fault to be over
+			}
+			if err := feed(t.Context(), f, batches[i:i+1]); err != nil {
+				return fmt.Errorf("%s: %w", b.Position, err)
+			}
+		}
+		return nil
+	}()
+	close(trigger)
+	wg.Wait()
+	if err != nil {
+		t.Fatal(err)
+	}
+	flush(t, f)
+	if last := batches[len(batches)-1].Position; f.Stored().Compare(last) < 0 {
+		t.Errorf("Stored = %s, want %s at least", f.Stored(), last)
+	}
+	verify(t, nc, batches)
+}
+
+func TestServerRestartsInMidLoad(t *testing.T) {
+	restarts := 20
+	if testing.Short() {
+		restarts = 5
+	}
+	dir := t.TempDir()
+	s := natstest.RunWith(t, &natsserver.Options{Dir: dir})
+	port := s.Port()
+	nc := connect(t, s)
+	chaos(t, nc, &jetstream.Options{MaxPending: 256}, 10, restarts, func() {
+		s.Stop()
+		next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
+		if err != nil {
+			t.Errorf("restart: %v", err)
+			return
+		}
+		s = next
+	})
+	s.Stop()
+}
+
+func TestConnectionCutInMidLoad(t *testing.T) {
+	for seed := range uint64(2) {
+		w := new(wire)
+		nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
+		chaos(t, nc, &jetstream.Options{MaxPending: 256}, 20+seed, 40, w.cut)
+	}
+}
+
+// A connection that buffers while it has no server, as it does by default.
+func TestConnectionThatBuffers(t *testing.T) {
+	w := new(wire)
+	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w), nats.ReconnectBufSize(nats.DefaultReconnectBufSize))
+	chaos(t, nc, &jetstream.Options{MaxPending: 256}, 30, 40, w.cut)
+}
+
+func TestLostAcknowledgements(t *testing.T) {
+	w := new(wire)
+	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
+	chaos(t, nc, &jetstream.Options{MaxPending: 64, AckTimeout: 100 * time.Millisecond}, 40, 15, func() {
+		w.lose.Store(1 + rand.Int64N(70))
+	})
+}
+
+// The last acknowledgements are lost, and nothing follows: only Stalled says
+// that something is amiss.
+func TestStalledWithoutFurtherBatches(t *testing.T) {
+	w := new(wire)
+	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
+	f := open(t, nc, &jetstream.Options{AckTimeout: 100 * time.Millisecond})
+	w.lose.Store(3)
+	b := transaction(1, 3)
+	if err := f.OnBatch(t.Context(), b); err != nil {
+		t.Fatal(err)
+	}
+	timeout := time.NewTimer(10 * time.Second)
+	defer timeout.Stop()
+	select {
+	case <-f.Stalled():
+	case <-timeout.C:
+		t.Fatal("Stalled did not receive in 10s")
+	}
+	if got := f.Stored(); !got.IsZero() {
+		t.Errorf("Stored without acknowledgements = %s, want zero", got)
+	}
+	flush(t, f)
+	if got := f.Stored(); got != b.Position {
+		t.Errorf("Stored after Flush = %s, want %s", got, b.Position)
+	}
+	verify(t, nc, []*listeners.Batch{b})
+}

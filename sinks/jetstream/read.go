@@ -1,0 +1,205 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// A Message is an event as it stands in a stream.
+type Message struct {
+	sinks.Message
+	Sequence uint64    // in the stream
+	Subject  string    // the NATS subject
+	Stored   time.Time // when the server stored it
+	// Body is the JSON body. It belongs to the receiver.
+	Body []byte
+}
+
+// ReadOptions say where a reader starts and ends. Nil and zero mean the
+// defaults. At most one of Sequence, Time, After and New is used, the first of
+// them in this order; by default a reader starts with the oldest message.
+type ReadOptions struct {
+	// Sequence is the first stream sequence wanted.
+	Sequence uint64
+	// Time is when the server had stored the first message wanted.
+	Time time.Time
+	// After is the position before the first one wanted. It is looked up by
+	// bisection, so it costs some round trips at the start.
+	After listeners.Position
+	// New asks for messages that are stored from now on.
+	New bool
+	// FilterSubjects are the subjects wanted, with NATS wildcards. Default:
+	// all of the stream.
+	FilterSubjects []string
+	// Follow waits for further messages at the end of the stream. Default:
+	// the reader ends there.
+	Follow bool
+}
+
+// Read yields the messages of a stream, in order and without a gap: a
+// connection that is lost is made up for. It ends at the end of the stream
+// (unless Follow is set), when the loop breaks, or with an error, which comes
+// with a zero Message: the cause of ctx's end, or what went wrong. A message
+// that is not an event comes with an error of its own, and its Subject,
+// Sequence and Body; the loop may go on.
+//
+// The iterator can be used once. While the server is away, it may take up to ten
+// seconds to notice that ctx has ended.
+func Read(ctx context.Context, nc *nats.Conn, stream string, opts *ReadOptions) iter.Seq2[Message, error] {
+	var o ReadOptions
+	if opts != nil {
+		o = *opts
+	}
+	return func(yield func(Message, error) bool) {
+		if err := read(ctx, nc, stream, &o, yield); err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			yield(Message{}, fmt.Errorf("read stream %s: %w", stream, err))
+		}
+	}
+}
+
+// read returns nil when the loop broke or the end was reached.
+func read(ctx context.Context, nc *nats.Conn, stream string, o *ReadOptions, yield func(Message, error) bool) error {
+	js, err := natsjs.New(nc)
+	if err != nil {
+		return err
+	}
+	s, err := js.Stream(ctx, stream)
+	if err != nil {
+		return err
+	}
+	end := s.CachedInfo().State.LastSeq
+	cfg, err := consumerConfig(ctx, s, o)
+	if err != nil {
+		return err
+	}
+	if !o.Follow && (s.CachedInfo().State.Msgs == 0 || cfg.OptStartSeq > end) {
+		return nil
+	}
+	c, err := js.OrderedConsumer(ctx, stream, cfg)
+	if err != nil {
+		return err
+	}
+	if !o.Follow {
+		info, err := c.Info(ctx)
+		if err != nil {
+			return err
+		}
+		if info.NumPending == 0 {
+			return nil
+		}
+	}
+	messages, err := c.Messages()
+	if err != nil {
+		return err
+	}
+	defer messages.Stop()
+	stop := context.AfterFunc(ctx, messages.Stop)
+	defer stop()
+	for {
+		m, err := messages.Next(natsjs.NextContext(ctx))
+		if err != nil {
+			return err
+		}
+		meta, err := m.Metadata()
+		if err != nil {
+			return err
+		}
+		if !yield(decode(m, meta)) {
+			return nil
+		}
+		if !o.Follow && (meta.NumPending == 0 || meta.Sequence.Stream >= end) {
+			return nil
+		}
+	}
+}
+
+func decode(m natsjs.Msg, meta *natsjs.MsgMetadata) (Message, error) {
+	r := Message{Sequence: meta.Sequence.Stream, Subject: m.Subject(), Stored: meta.Timestamp, Body: m.Data()}
+	var err error
+	r.Message, err = sinks.Decode(attributes(m.Headers()), r.Body)
+	if err != nil {
+		err = fmt.Errorf("sequence %d, subject %q: %w", r.Sequence, r.Subject, err)
+	}
+	return r, err
+}
+
+// attributes returns what [sinks.Decode] reads headers with.
+func attributes(h nats.Header) func(string) string {
+	return func(name string) string {
+		v := h.Get(attributePrefix + name)
+		plain, err := sinks.UnescapeHeader(v)
+		if err != nil {
+			return v
+		}
+		return plain
+	}
+}
+
+func consumerConfig(ctx context.Context, s natsjs.Stream, o *ReadOptions) (natsjs.OrderedConsumerConfig, error) {
+	c := natsjs.OrderedConsumerConfig{FilterSubjects: o.FilterSubjects, DeliverPolicy: natsjs.DeliverAllPolicy}
+	switch {
+	case o.Sequence > 0:
+		c.DeliverPolicy, c.OptStartSeq = natsjs.DeliverByStartSequencePolicy, o.Sequence
+	case !o.Time.IsZero():
+		c.DeliverPolicy, c.OptStartTime = natsjs.DeliverByStartTimePolicy, &o.Time
+	case !o.After.IsZero():
+		seq, err := sequenceAfter(ctx, s, o.After)
+		if err != nil {
+			return c, err
+		}
+		c.DeliverPolicy, c.OptStartSeq = natsjs.DeliverByStartSequencePolicy, seq
+	case o.New:
+		c.DeliverPolicy = natsjs.DeliverNewPolicy
+	}
+	return c, nil
+}
+
+// sequenceAfter returns the first sequence whose message comes after a
+// position. Sequences whose message was deleted count with the next one that
+// is left.
+func sequenceAfter(ctx context.Context, s natsjs.Stream, at listeners.Position) (uint64, error) {
+	state := s.CachedInfo().State
+	low, high := state.FirstSeq, state.LastSeq+1
+	for low < high {
+		middle := low + (high-low)/2
+		position, seq, err := positionFrom(ctx, s, middle, high)
+		if err != nil {
+			return 0, err
+		}
+		if seq < high && position.Compare(at) <= 0 {
+			low = seq + 1
+		} else {
+			high = middle
+		}
+	}
+	return low, nil
+}
+
+// positionFrom returns the position of the first message from seq on, and its
+// sequence; end if there is none before end.
+func positionFrom(ctx context.Context, s natsjs.Stream, seq, end uint64) (listeners.Position, uint64, error) {
+	for ; seq < end; seq++ {
+		m, err := s.GetMsg(ctx, seq)
+		if errors.Is(err, natsjs.ErrMsgNotFound) {
+			continue
+		}
+		if err != nil {
+			return listeners.Position{}, seq, fmt.Errorf("message %d: %w", seq, err)
+		}
+		if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil {
+			return p, seq, nil
+		}
+	}
+	return listeners.Position{}, end, nil
+}

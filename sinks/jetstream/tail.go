@@ -1,0 +1,100 @@
+package jetstream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// Headers of a message. The names of attributes are those of package sinks.
+const (
+	attributePrefix = "ce-"
+	headerSequence  = attributePrefix + "sequence"
+)
+
+// A tail is the end of the stream at one moment.
+type tail struct {
+	seq    uint64        // of the last message that was ever stored
+	window time.Duration // in which the server looks for duplicates
+	origin uint64        // what seq was before the first one
+	limit  int64         // of a message's size in this stream; 0 for none
+	found  bool          // a message is left; otherwise the stream is empty or its limits have removed all
+	exact  bool          // it is the one at seq; otherwise somebody deleted that
+	// subject and position of it. A message that is not a firehose's has the
+	// zero position.
+	subject  string
+	position listeners.Position
+}
+
+// readTail asks the stream's leader, since a replica may be behind.
+func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var t tail
+	s, err := f.js.Stream(ctx, f.opts.Stream)
+	if err != nil {
+		return t, err
+	}
+	info := s.CachedInfo()
+	if err := f.check(&info.Config); err != nil {
+		return t, err
+	}
+	t.seq, t.window = info.State.LastSeq, info.Config.Duplicates
+	t.origin = max(info.Config.FirstSeq, 1) - 1
+	t.limit = max(int64(info.Config.MaxMsgSize), 0)
+	if info.State.Msgs == 0 {
+		return t, nil
+	}
+	m, err := f.message(ctx, `{"seq":`+strconv.FormatUint(t.seq, 10)+`}`)
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		// Somebody deleted it. What is left before it is as good.
+		m, err = f.message(ctx, `{"last_by_subj":"`+f.subjects()+`"}`)
+	}
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return t, nil
+	}
+	if err != nil {
+		return t, fmt.Errorf("message %d: %w", t.seq, err)
+	}
+	t.found, t.exact, t.subject = true, m.Seq == t.seq, m.Subject
+	if h, err := nats.DecodeHeadersMsg(m.Header); err == nil {
+		t.position, _ = listeners.ParsePosition(h.Get(headerSequence)) // zero: not one of ours
+	}
+	return t, nil
+}
+
+type storedMessage struct {
+	Subject string `json:"subject"`
+	Seq     uint64 `json:"seq"`
+	Header  []byte `json:"hdrs"`
+}
+
+// message fetches one message from the leader. The client library would take
+// the direct way, to any replica.
+func (f *Firehose) message(ctx context.Context, query string) (*storedMessage, error) {
+	reply, err := f.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+f.opts.Stream, []byte(query))
+	if err != nil {
+		return nil, err
+	}
+	var r struct {
+		Message *storedMessage   `json:"message"`
+		Error   *natsjs.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(reply.Data, &r); err != nil {
+		return nil, err
+	}
+	if r.Error != nil {
+		return nil, r.Error
+	}
+	if r.Message == nil {
+		return nil, natsjs.ErrInvalidJetStreamResponse
+	}
+	return r.Message, nil
+}
