@@ -37,7 +37,7 @@ func (inv *inventory) identityFindings(c *config) []Finding {
 			if len(t.primaryKey) == 0 {
 				out = append(out, Finding{
 					Check: "primary_key", Level: Info, Object: t.String(),
-					Text:   fmt.Sprintf("%s has no primary key: all of its columns together are the key of an event", t),
+					Text:   fmt.Sprintf("%s has no primary key: its events have no key", t),
 					Remedy: fmt.Sprintf("ALTER TABLE %s ADD PRIMARY KEY (…)", t.sql()),
 				})
 			}

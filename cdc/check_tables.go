@@ -82,8 +82,8 @@ func (inv *inventory) tableFindings(c *config) []Finding {
 	}
 	if len(policed) > 0 {
 		out = append(out, Finding{
-			Check: "row_security", Level: Warning, Object: inv.user,
-			Text:   fmt.Sprintf("row security policies apply to role %q in %s: a snapshot misses the rows they hide", inv.user, some(policed)),
+			Check: "row_security", Level: Fatal, Object: inv.user,
+			Text:   fmt.Sprintf("row security policies apply to role %q in %s: a snapshot would miss the rows they hide", inv.user, some(policed)),
 			Remedy: fmt.Sprintf("ALTER ROLE %s BYPASSRLS, or take no snapshot", quote(inv.user)),
 		})
 	}

@@ -366,10 +366,11 @@ func TestCheckRules(t *testing.T) {
 			},
 			role: true,
 			want: []cdc.Finding{{
-				Check: "row_security", Level: cdc.Warning, Object: "{role}",
-				Text:   `row security policies apply to role "{role}" in public.seats: a snapshot misses the rows they hide`,
+				Check: "row_security", Level: cdc.Fatal, Object: "{role}",
+				Text:   `row security policies apply to role "{role}" in public.seats: a snapshot would miss the rows they hide`,
 				Remedy: `ALTER ROLE "{role}" BYPASSRLS, or take no snapshot`,
 			}},
+			remedy: []string{`ALTER ROLE "{role}" BYPASSRLS`},
 		},
 		"only a snapshot needs no publication": {
 			setup: []string{`ALTER ROLE {role} REPLICATION`, seats, `GRANT SELECT ON seats TO {role}`},
@@ -512,7 +513,7 @@ func TestCheckInfo(t *testing.T) {
 		`info tables: left out, since Postgres does not publish unlogged tables: public.cache`,
 		`ok tables: 2 tables: public.log, public.seats`,
 		`ok publication: publication "{slot}" does not exist yet and will be created`,
-		`info primary_key: public.log has no primary key: all of its columns together are the key of an event`,
+		`info primary_key: public.log has no primary key: its events have no key`,
 		`ok replica_identity: updates and deletes carry the whole old row, and write more WAL (REPLICA IDENTITY FULL): public.log`,
 		`info replica_identity: updates and deletes carry only the key of the old row: public.seats`,
 		`info synchronous_commit: synchronous_commit is off: commits are read up to wal_writer_delay (200ms) late`,

@@ -155,6 +155,7 @@ func pin(params map[string]string) {
 		"statement_timeout":                   "0",
 		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
+		"row_security":                        "off", // an error instead of a part of the rows
 	} {
 		params[k] = v
 	}

@@ -94,9 +94,11 @@ func TestNothingIsConfirmedBeforeItIsHandled(t *testing.T) {
 		}
 		return nil
 	}}
+	var printer *listeners.Subscription
 	src = run(t, url, nil, func(src *cdc.Source) {
 		record(t, &good, nil)(src)
-		if _, err := src.Subscribe("printer", &bad, nil); err != nil {
+		var err error
+		if printer, err = src.Subscribe("printer", &bad, nil); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -107,6 +109,10 @@ func TestNothingIsConfirmedBeforeItIsHandled(t *testing.T) {
 	defer cancel()
 	if _, err := good.WaitEvents(ctx, 6); err != nil {
 		t.Fatalf("the other subscription: %v", err)
+	}
+	<-printer.Done()
+	if !errors.Is(printer.Err(), broken) {
+		t.Errorf("the subscription ended with %v, want the listener's error", printer.Err())
 	}
 	src.stop()
 	wantSequence(t, keys(&good), 6)

@@ -47,14 +47,23 @@ func loopback(t testing.TB) (*wire, net.Conn) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = server.Close() })
+	if err := server.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
 	return &wire{conn: client, block: make([]byte, blockSize)}, server
 }
 
 // serve plays the server's part on a goroutine that ends with the test.
-func serve(t testing.TB, play func() error) {
+func serve(t testing.TB, server net.Conn, play func() error) {
 	t.Helper()
 	done := make(chan error, 1)
-	go func() { done <- play() }()
+	go func() {
+		err := play()
+		if err != nil {
+			_ = server.Close() // or the client would wait for ever
+		}
+		done <- err
+	}()
 	t.Cleanup(func() {
 		if err := <-done; err != nil {
 			t.Errorf("server: %v", err)
@@ -78,7 +87,7 @@ func TestMessagesSplitAnywhere(t *testing.T) {
 	stream := string(frame('d', "first")) + string(frame('Z', "")) + string(frame('d', "third"))
 	for at := range len(stream) + 1 {
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			for _, part := range []string{stream[:at], stream[at:]} {
 				if _, err := io.WriteString(server, part); err != nil {
 					return err
@@ -99,7 +108,7 @@ func TestAMessageThatEndsEarly(t *testing.T) {
 	msg := frame('d', "body")
 	for n := range msg {
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			_, err := server.Write(msg[:n])
 			return errors.Join(err, server.Close())
 		})
@@ -143,7 +152,7 @@ func TestBodiesStay(t *testing.T) {
 		return fmt.Sprintf("%d.%s", i, strings.Repeat(string(rune('a'+i%26)), sizes[i]))
 	}
 	w, server := loopback(t)
-	serve(t, func() error {
+	serve(t, server, func() error {
 		var out []byte
 		random := rand.New(rand.NewPCG(3, 4))
 		for i := range sizes {
@@ -232,7 +241,7 @@ func TestBurstsAreReadInFewerCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const n = 1000
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			for range n {
 				if _, err := server.Write(frame('d', "row")); err != nil {
 					return err
@@ -257,7 +266,7 @@ func TestBurstsAreReadInFewerCalls(t *testing.T) {
 	})
 	synctest.Test(t, func(t *testing.T) {
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			for range 500 {
 				time.Sleep(burstWindow / (burst / 2))
 				if _, err := server.Write(frame('d', "row")); err != nil {
@@ -327,7 +336,7 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-const startQuery = "Q\x00\x00\x00\x6f" +
+const startQuery = "Q\x00\x00\x00\x6d" +
 	`START_REPLICATION SLOT "s" LOGICAL 16/B374D848 (proto_version '1', publication_names '"it''s ""mine"""')` + "\x00"
 
 func TestStartReplication(t *testing.T) {
@@ -347,7 +356,7 @@ func TestStartReplication(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			w, server := loopback(t)
-			serve(t, func() error {
+			serve(t, server, func() error {
 				got := make([]byte, len(startQuery))
 				if _, err := io.ReadFull(server, got); err != nil {
 					return err
@@ -372,7 +381,7 @@ func TestStartReplication(t *testing.T) {
 func TestStartReplicationEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			_, err := io.ReadFull(server, make([]byte, len(startQuery)))
 			return err
 		})
@@ -405,7 +414,7 @@ func TestFinish(t *testing.T) {
 					t.Fatalf("next() = %v, want %v", err, os.ErrDeadlineExceeded)
 				}
 			}
-			serve(t, func() error {
+			serve(t, server, func() error {
 				got := make([]byte, 5)
 				if _, err := io.ReadFull(server, got); err != nil || !bytes.Equal(got, []byte{'c', 0, 0, 0, 4}) {
 					return fmt.Errorf("received %q, %w; want CopyDone", got, err)
@@ -423,7 +432,7 @@ func TestFinish(t *testing.T) {
 func TestFinishWaitsNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, server := pipe(t)
-		serve(t, func() error {
+		serve(t, server, func() error {
 			if _, err := io.ReadFull(server, make([]byte, 5)); err != nil {
 				return err
 			}

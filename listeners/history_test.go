@@ -206,12 +206,12 @@ func (r *reader) check(history []*listeners.Batch) error {
 	if all != len(have) {
 		return fmt.Errorf("got %d events, asked for %d of them", all, len(have))
 	}
-	return atomic(got, r.ended)
+	return wholeTransactions(got, r.ended)
 }
 
-// atomic reports batches that are not whole transactions, or parts that do
+// wholeTransactions reports batches that are not whole transactions, or parts that do
 // not begin and end.
-func atomic(got []*listeners.Batch, cut bool) error {
+func wholeTransactions(got []*listeners.Batch, cut bool) error {
 	open := uint64(0)
 	var last listeners.Position
 	events := 0

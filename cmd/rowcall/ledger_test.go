@@ -5,7 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,177 +15,295 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
-// exact decodes JSON without rounding numbers; nil stays nil.
-func exact(t *testing.T, text json.RawMessage) any {
-	t.Helper()
-	if text == nil {
+// exact decodes JSON without rounding numbers. Nothing gives nil, and what is
+// no JSON gives an error, which equals nothing.
+func exact(text []byte) any {
+	if len(text) == 0 {
 		return nil
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var v any
 	if err := d.Decode(&v); err != nil {
-		t.Fatalf("decode %s: %v", text, err)
+		return fmt.Errorf("decode %s: %w", text, err)
 	}
 	return v
 }
 
-// readStream returns all messages of the only firehose.
-func readStream(t *testing.T, nc *nats.Conn, database string) []jetstream.Message {
+// readStream returns all messages of the firehose of a database.
+func readStream(t *testing.T, nc *nats.Conn, database string) []sinks.Message {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	var messages []jetstream.Message
+	var messages []sinks.Message
 	for m, err := range jetstream.Read(ctx, nc, jetstream.StreamName(database), nil) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		messages = append(messages, m)
+		messages = append(messages, m.Message)
 	}
 	return messages
 }
 
-// compare checks that the stream holds every committed change exactly once, per
-// key in commit order, and what was there before in its last snapshot.
+// compare returns an error unless the messages hold every committed change
+// exactly once, per key in commit order, and what was there before in their
+// last snapshot.
 //
-// A transaction is either in the snapshot or in the stream after it. So those
-// whose changes are in the stream must equal their part of the ledger, change
-// by change, and all others together must make exactly the snapshot's rows.
-func compare(t *testing.T, messages []jetstream.Message, ledger []entry) {
-	t.Helper()
-	snapshot := make(map[string]any) // the rows of the last one, by table and key
-	changes := make(map[uint64][]jetstream.Message)
-	var order []uint64 // of the transactions
-	var last listeners.Position
-	for i, m := range messages {
-		if m.Position.Compare(last) <= 0 {
-			t.Fatalf("message %d has position %s, not above %s before it", m.Sequence, m.Position, last)
-		}
-		last = m.Position
-		switch {
-		case m.Reset:
-			clear(snapshot)
-		case m.Op == listeners.Read:
-			if i > 0 && messages[i-1].Op == listeners.Read && messages[i-1].Position.Commit != m.Position.Commit {
-				clear(snapshot) // the one before was cut off
-			}
-			if len(order) > 0 {
-				t.Fatalf("message %d is a snapshot's row, after changes", m.Sequence)
-			}
-			snapshot[name(m.Collection, m.Key)] = exact(t, m.After)
-		default:
-			if !slices.Contains(order[max(0, len(order)-1):], m.TxID) {
-				if _, seen := changes[m.TxID]; seen {
-					t.Fatalf("message %d: transaction %d comes in two pieces, or twice", m.Sequence, m.TxID)
-				}
-				order = append(order, m.TxID)
-			}
-			changes[m.TxID] = append(changes[m.TxID], m)
-		}
+// A transaction is either in the snapshot or streamed after it. So those whose
+// changes are in the stream must equal their part of the ledger, change by
+// change, and all others together must make exactly the snapshot's rows.
+func compare(messages []sinks.Message, ledger []entry) error {
+	s, err := sift(messages)
+	if err != nil {
+		return err
 	}
-
 	before := make(map[string]any) // what the snapshot has to be
 	streamed := make(map[uint64][]entry)
 	for _, e := range ledger {
-		if _, found := changes[e.xid]; found {
+		if _, found := s.changes[e.xid]; found {
 			streamed[e.xid] = append(streamed[e.xid], e)
 			continue
 		}
-		if e.oldKey != nil {
-			delete(before, keyName(t, e.table, e.oldKey))
+		if e.lsn > s.at {
+			return fmt.Errorf("transaction %d is not in the stream, although it was made after the snapshot: %+v", e.xid, e)
 		}
-		if e.newKey != nil {
-			before[keyName(t, e.table, e.newKey)] = e.newRow
+		if err := e.apply(before); err != nil {
+			return fmt.Errorf("transactions outside the stream do not fit together: %w", err)
 		}
 	}
-	if diff := cmp.Diff(before, snapshot); diff != "" {
-		t.Errorf("the snapshot is not what the transactions outside the stream left (-ledger +snapshot):\n%.4000s", diff)
+	if !reflect.DeepEqual(before, s.snapshot) {
+		return fmt.Errorf("the snapshot is not what the transactions outside the stream left (-ledger +snapshot):\n%.4000s",
+			cmp.Diff(before, s.snapshot))
 	}
-
 	latest := make(map[string]int64) // ledger number of the last change, by table and key
-	for _, xid := range order {
-		got, want := changes[xid], streamed[xid]
+	for _, xid := range s.order {
+		got, want := s.changes[xid], streamed[xid]
 		if len(got) != len(want) {
-			t.Fatalf("transaction %d has %d changes in the stream, %d in the ledger", xid, len(got), len(want))
+			return fmt.Errorf("transaction %d has %d changes in the stream, %d in the ledger", xid, len(got), len(want))
 		}
 		for i, e := range want {
-			if problem := differs(t, got[i], e); problem != "" {
-				t.Fatalf("transaction %d, change %d: %s\nstream: %s\nledger: %+v", xid, i, problem, got[i].Body, e)
+			if err := e.differs(&got[i]); err != nil {
+				return fmt.Errorf("transaction %d, change %d: %w\nstream: %+v\nledger: %+v", xid, i, err, got[i], e)
 			}
 			if got[i].TxEnd != (i == len(want)-1) {
-				t.Errorf("transaction %d, change %d of %d: txend = %t", xid, i+1, len(want), got[i].TxEnd)
+				return fmt.Errorf("transaction %d, change %d of %d: txend = %t", xid, i+1, len(want), got[i].TxEnd)
 			}
 			for _, key := range []any{e.oldKey, e.newKey} {
 				if key == nil {
 					continue
 				}
-				name := keyName(t, e.table, key)
-				if latest[name] > e.seq {
-					t.Fatalf("%s: change %d of the ledger is in the stream after change %d", name, e.seq, latest[name])
+				if name := e.name(key); latest[name] > e.seq {
+					return fmt.Errorf("%s: change %d of the ledger is in the stream after change %d", name, e.seq, latest[name])
 				}
-				latest[name] = e.seq
+				latest[e.name(key)] = e.seq
 			}
 		}
 	}
-	t.Logf("%d messages: %d rows in the snapshot, %d transactions; %d changes in the ledger", len(messages), len(snapshot), len(order), len(ledger))
+	return nil
+}
+
+// A sifted stream: the rows of its last snapshot by table and key, the LSN
+// where it was taken, and the changes after it by transaction.
+type sifted struct {
+	snapshot map[string]any
+	at       uint64
+	changes  map[uint64][]sinks.Message
+	order    []uint64 // of the transactions
+}
+
+func sift(messages []sinks.Message) (*sifted, error) {
+	s := &sifted{snapshot: make(map[string]any), changes: make(map[uint64][]sinks.Message)}
+	var last listeners.Position
+	for i, m := range messages {
+		if m.Position.Compare(last) <= 0 {
+			return nil, fmt.Errorf("message %d has position %s, not above %s before it", i, m.Position, last)
+		}
+		last = m.Position
+		switch {
+		case (m.Reset || m.Op == listeners.Read) && len(s.order) > 0:
+			return nil, fmt.Errorf("message %d is of a snapshot, after changes", i)
+		case m.Reset:
+			clear(s.snapshot)
+		case m.Op == listeners.Read:
+			if i > 0 && messages[i-1].Position.Commit != m.Position.Commit {
+				clear(s.snapshot) // the one before was cut off
+			}
+			name := m.Collection + " " + string(m.Key)
+			if _, twice := s.snapshot[name]; twice {
+				return nil, fmt.Errorf("message %d: %s is in the snapshot twice", i, name)
+			}
+			s.snapshot[name] = exact(m.After)
+			s.at = m.Position.Commit + 1
+		default:
+			if !slices.Contains(s.order[max(0, len(s.order)-1):], m.TxID) {
+				if _, seen := s.changes[m.TxID]; seen {
+					return nil, fmt.Errorf("message %d: transaction %d comes in two pieces, or twice", i, m.TxID)
+				}
+				s.order = append(s.order, m.TxID)
+			}
+			s.changes[m.TxID] = append(s.changes[m.TxID], m)
+		}
+	}
+	return s, nil
+}
+
+// An entry is one row of the ledger. Its JSON is decoded with exact numbers.
+type entry struct {
+	seq            int64
+	lsn            uint64 // of the log's end when the change was made, so before its commit
+	xid            uint64
+	table, op      string
+	oldKey, newKey any
+	oldRow, newRow any
+}
+
+// name identifies a row, as a stream's key does.
+func (e *entry) name(key any) string {
+	var text bytes.Buffer
+	text.WriteString(e.table + " ")
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(key); err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(text.String())
+}
+
+// apply makes the change in a map of rows by name.
+func (e *entry) apply(rows map[string]any) error {
+	var old any
+	if e.oldKey != nil {
+		old = rows[e.name(e.oldKey)]
+		delete(rows, e.name(e.oldKey))
+	}
+	if !reflect.DeepEqual(old, e.oldRow) {
+		return fmt.Errorf("change %d found %v, not %v", e.seq, e.oldRow, old)
+	}
+	if e.newKey != nil {
+		rows[e.name(e.newKey)] = e.newRow
+	}
+	return nil
 }
 
 // differs says what of a message is not as the ledger has it.
-func differs(t *testing.T, m jetstream.Message, e entry) string {
-	t.Helper()
+func (e *entry) differs(m *sinks.Message) error {
 	if m.Collection != e.table || m.Op.String() != e.op {
-		return fmt.Sprintf("it is %s of %s, want %s of %s", m.Op, m.Collection, e.op, e.table)
+		return fmt.Errorf("it is %s of %s, want %s of %s", m.Op, m.Collection, e.op, e.table)
 	}
 	key, oldKey := e.newKey, any(nil)
-	if e.newKey == nil {
+	switch {
+	case e.newKey == nil:
 		key = e.oldKey
-	} else if e.oldKey != nil && !cmp.Equal(e.oldKey, e.newKey) {
+	case e.oldKey != nil && !reflect.DeepEqual(e.oldKey, e.newKey):
 		oldKey = e.oldKey
 	}
 	after := e.newRow
-	if row, ok := after.(map[string]any); ok {
-		for _, column := range m.Unchanged {
-			if _, found := row[column]; !found || !cmp.Equal(row[column], member2(e.oldRow, column)) {
-				return fmt.Sprintf("column %s is not unchanged", column)
+	if len(m.Unchanged) > 0 {
+		sent := make(map[string]any)
+		old, _ := e.oldRow.(map[string]any)
+		row, _ := after.(map[string]any)
+		for column, value := range row {
+			if !slices.Contains(m.Unchanged, column) {
+				sent[column] = value
+			} else if !reflect.DeepEqual(old[column], value) {
+				return fmt.Errorf("column %s is not unchanged", column)
 			}
-			delete(row, column)
 		}
+		after = sent
 	}
 	before := any(nil)
 	if e.table == "public.whole" { // REPLICA IDENTITY FULL
 		before = e.oldRow
 	}
 	for _, part := range []struct {
-		name string
-		got  json.RawMessage
-		want any
-	}{{"key", m.Key, key}, {"oldkey", m.OldKey, oldKey}, {"before", m.Before, before}, {"after", m.After, after}} {
-		if diff := cmp.Diff(part.want, exact(t, part.got)); diff != "" {
-			return fmt.Sprintf("%s differs (-ledger +stream):\n%.2000s", part.name, diff)
+		name      string
+		got, want any
+	}{
+		{"key", exact(m.Key), key},
+		{"oldkey", exact(m.OldKey), oldKey},
+		{"before", exact(m.Before), before},
+		{"after", exact(m.After), after},
+	} {
+		if !reflect.DeepEqual(part.got, part.want) {
+			return fmt.Errorf("%s differs (-ledger +stream):\n%.2000s", part.name, cmp.Diff(part.want, part.got))
 		}
 	}
-	return ""
+	return nil
 }
 
-func member2(row any, column string) any {
-	object, _ := row.(map[string]any)
-	return object[column]
-}
-
-func name(table string, key json.RawMessage) string {
-	var compact bytes.Buffer
-	_ = json.Compact(&compact, key) // it has been decoded before
-	return table + " " + compact.String()
-}
-
-func keyName(t *testing.T, table string, key any) string {
-	t.Helper()
-	text, err := json.Marshal(key)
-	if err != nil {
-		t.Fatal(err)
+// TestCompareNotices proves that compare can fail.
+func TestCompareNotices(t *testing.T) {
+	t.Parallel()
+	row := func(id, n string) []byte { return []byte(`{"id":` + id + `,"n":` + n + `}`) }
+	key := func(id string) []byte { return []byte(`{"id":` + id + `}`) }
+	stream := func() []sinks.Message {
+		at := func(commit uint64, index uint32) listeners.Position {
+			return listeners.Position{Epoch: 1, Commit: commit, Index: index}
+		}
+		const table = "public.plain"
+		return []sinks.Message{
+			{Reset: true, Position: at(4, 0)},
+			{Op: listeners.Read, Collection: table, Position: at(4, 1), Key: key("1"), After: row("1", "1.0")},
+			{Reset: true, Position: at(5, 0)}, // the first one was cut off
+			{Op: listeners.Read, Collection: table, Position: at(5, 1), Key: key("1"), After: row("1", "1.0"), TxEnd: true},
+			{Op: listeners.Create, Collection: table, Position: at(6, 1), TxID: 12, Key: key("2"), After: row("2", "2.50")},
+			{Op: listeners.Update, Collection: table, Position: at(6, 2), TxID: 12, TxEnd: true, Key: key("3"), OldKey: key("2"), After: row("3", "2.50")},
+			{Op: listeners.Delete, Collection: table, Position: at(7, 1), TxID: 13, TxEnd: true, Key: key("3")},
+			{Op: listeners.Update, Collection: table, Position: at(8, 1), TxID: 11, TxEnd: true, Key: key("1"), After: key("1"), Unchanged: []string{"n"}},
+		}
 	}
-	return name(table, text)
+	e := func(seq int64, lsn, xid uint64, op string, oldKey, newKey, oldRow, newRow []byte) entry {
+		return entry{
+			seq: seq, lsn: lsn, xid: xid, table: "public.plain", op: op,
+			oldKey: exact(oldKey), newKey: exact(newKey), oldRow: exact(oldRow), newRow: exact(newRow),
+		}
+	}
+	ledger := []entry{
+		e(1, 3, 10, "create", nil, key("1"), nil, row("1", "1.0")),
+		e(2, 4, 11, "update", key("1"), key("1"), row("1", "1.0"), row("1", "1.0")),
+		e(3, 7, 12, "create", nil, key("2"), nil, row("2", "2.50")),
+		e(4, 7, 12, "update", key("2"), key("3"), row("2", "2.50"), row("3", "2.50")),
+		e(5, 7, 13, "delete", key("3"), nil, row("3", "2.50"), nil),
+	}
+	if err := compare(stream(), ledger); err != nil {
+		t.Fatalf("compare of what is right = %v", err)
+	}
+	for name, spoil := range map[string]func([]sinks.Message) []sinks.Message{
+		"a lost change":        func(m []sinks.Message) []sinks.Message { return slices.Delete(m, 4, 5) },
+		"a lost transaction":   func(m []sinks.Message) []sinks.Message { return slices.Delete(m, 6, 7) },
+		"a lost round trip":    func(m []sinks.Message) []sinks.Message { return slices.Delete(m, 4, 7) },
+		"a lost row":           func(m []sinks.Message) []sinks.Message { return slices.Delete(m, 3, 4) },
+		"a doubled message":    func(m []sinks.Message) []sinks.Message { return slices.Insert(m, 7, m[6]) },
+		"a doubled change":     func(m []sinks.Message) []sinks.Message { m[7].TxID, m[7].Op = 13, listeners.Delete; return m },
+		"a transaction again":  func(m []sinks.Message) []sinks.Message { m[7].TxID = 12; return m },
+		"a swapped key":        func(m []sinks.Message) []sinks.Message { m[4].TxID, m[5].TxID, m[6].TxID = 13, 13, 12; return m },
+		"another value":        func(m []sinks.Message) []sinks.Message { m[4].After = row("2", "2.5"); return m },
+		"a missing old key":    func(m []sinks.Message) []sinks.Message { m[5].OldKey = nil; return m },
+		"a null for unchanged": func(m []sinks.Message) []sinks.Message { m[7].After = row("1", "null"); return m },
+		"an end too early":     func(m []sinks.Message) []sinks.Message { m[4].TxEnd = true; return m },
+		"a stale snapshot":     func(m []sinks.Message) []sinks.Message { m[3].After = row("1", "0.9"); return m },
+		"a twin in a snapshot": func(m []sinks.Message) []sinks.Message { m[2] = m[1]; m[2].Position.Index = 2; return m },
+		"a snapshot in between": func(m []sinks.Message) []sinks.Message {
+			m[7] = sinks.Message{Reset: true, Position: m[7].Position}
+			return m
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			if err := compare(spoil(stream()), ledger); err == nil {
+				t.Errorf("compare with %s = nil, want an error", name)
+			}
+		})
+	}
+
+	// The same key in the wrong order.
+	swapped := slices.Clone(ledger)
+	swapped[2].seq, swapped[4].seq = 5, 3
+	if err := compare(stream(), swapped); err == nil {
+		t.Error("compare with a key's changes in another order = nil, want an error")
+	}
 }

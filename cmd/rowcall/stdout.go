@@ -52,6 +52,9 @@ func (s *lineSink) ring() {
 
 // OnBatch implements [listeners.Listener].
 func (s *lineSink) OnBatch(_ context.Context, b *listeners.Batch) error {
+	if b.Kind == listeners.Reset && s.taken.IsZero() {
+		return nil // nothing was written that the reader would have to forget
+	}
 	waiting := s.w.Buffered() > 0
 	for i := range sinks.Len(b) {
 		s.line = append(sinks.AppendCloudEvent(s.line[:0], b, i), '\n')

@@ -15,6 +15,7 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/internal/pgserver"
 	"github.com/rowcall/rowcall/internal/pgtest"
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // A child is a rowcall process.
@@ -93,6 +94,16 @@ func wait(t *testing.T, d time.Duration) {
 	}
 }
 
+// verify fails the test unless the messages hold the history.
+func (h *history) verify(t *testing.T, messages []sinks.Message) {
+	t.Helper()
+	ledger := h.ledger(t)
+	t.Logf("%d messages, %d changes in the ledger", len(messages), len(ledger))
+	if err := compare(messages, ledger); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKillNineLosesNothingDoublesNothing(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes half a minute")
@@ -122,7 +133,7 @@ func TestKillNineLosesNothingDoublesNothing(t *testing.T) {
 	t.Logf("%d of the kills were in the snapshot", snapshots)
 
 	server := natstest.RunWith(t, &natsserver.Options{Dir: dir})
-	compare(t, readStream(t, natstest.Connect(t, server), databaseOf(t, databaseURL)), h.ledger(t))
+	h.verify(t, readStream(t, natstest.Connect(t, server), databaseOf(t, databaseURL)))
 }
 
 func TestPostgresRestartsLoseNothingDoubleNothing(t *testing.T) {
@@ -150,7 +161,7 @@ func TestPostgresRestartsLoseNothingDoubleNothing(t *testing.T) {
 	}
 	c.finish(t)
 	startRun(t, append(args, "--until-caught-up")...).finish(t)
-	compare(t, readStream(t, natstest.Connect(t, server), "shop"), h.ledger(t))
+	h.verify(t, readStream(t, natstest.Connect(t, server), "shop"))
 }
 
 func TestNATSOutageLosesNothingDoublesNothing(t *testing.T) {
@@ -170,11 +181,11 @@ func TestNATSOutageLosesNothingDoublesNothing(t *testing.T) {
 	wait(t, 20*time.Second)
 	server = natstest.RunWith(t, &opts)
 	wait(t, 5*time.Second)
-	t.Log(time.Now(), "end"); h.end(); t.Log(time.Now(), "ended", c.log.String())
+	h.end()
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	c.finish(t); t.Log(time.Now(), "finished", c.log.String())
-	startRun(t, append(args, "--until-caught-up")...).finish(t); t.Log(time.Now(), "caught up")
-	compare(t, readStream(t, natstest.Connect(t, server), databaseOf(t, databaseURL)), h.ledger(t))
+	c.finish(t)
+	startRun(t, append(args, "--until-caught-up")...).finish(t)
+	h.verify(t, readStream(t, natstest.Connect(t, server), databaseOf(t, databaseURL)))
 }
