@@ -89,8 +89,8 @@ func (b *batcher) add(ctx context.Context, index uint32, size int) (*listeners.E
 	b.bytes += size + eventOverhead
 	if len(b.events) == cap(b.events) {
 		pending := b.events[b.start:]
-		block := make([]listeners.Event, 0, max(eventBlock, 2*len(pending)))
-		b.events, b.start = append(block, pending...), 0
+		b.events, b.start = make([]listeners.Event, len(pending), max(eventBlock, 2*len(pending))), 0
+		copy(b.events, pending)
 	}
 	b.events = append(b.events, listeners.Event{
 		Cause:    b.cause,

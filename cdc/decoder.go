@@ -61,28 +61,27 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 	case pgoutput.TypeType, pgoutput.TypeOrigin:
 		// Types are known by their OID; the origin is not part of an event.
 	default:
-		err = badMessage{errors.New("unknown message; protocol version 1 has none such")}
+		err = messageError{errors.New("unknown message; protocol version 1 has none such")}
 	}
 	if err == nil {
 		return nil
 	}
-	var bad badMessage
-	if errors.As(err, &bad) {
+	if bad, ok := errors.AsType[messageError](err); ok {
 		return &DecodeError{LSN: lsn, Message: msg[0], Err: bad.error}
 	}
 	return err
 }
 
-// badMessage marks an error that is the message's fault.
-type badMessage struct{ error }
+// messageError marks an error that is the message's fault.
+type messageError struct{ error }
 
 func (d *decoder) beginTx(msg []byte) error {
 	m, err := pgoutput.ParseBegin(msg)
 	if err != nil {
-		return badMessage{err}
+		return messageError{err}
 	}
 	if d.open {
-		return badMessage{errors.New("a transaction begins inside another")}
+		return messageError{errors.New("a transaction begins inside another")}
 	}
 	d.open, d.seen = true, 0
 	d.tracker.begin()
@@ -101,10 +100,10 @@ func (d *decoder) repeated() bool {
 func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseCommit(msg)
 	if err != nil {
-		return badMessage{err}
+		return messageError{err}
 	}
 	if !d.open || m.CommitLSN != d.commit {
-		return badMessage{fmt.Errorf("commit of %s, but the open transaction is %s", LSN(m.CommitLSN), LSN(d.commit))}
+		return messageError{fmt.Errorf("commit of %s, but the open transaction is %s", LSN(m.CommitLSN), LSN(d.commit))}
 	}
 	d.open = false
 	if !d.pending() {
@@ -127,7 +126,7 @@ func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
 // does not depend on it.
 func (d *decoder) next() (bool, error) {
 	if !d.open {
-		return false, badMessage{errors.New("a row outside of a transaction")}
+		return false, messageError{errors.New("a row outside of a transaction")}
 	}
 	if d.seen < math.MaxUint32 {
 		d.seen++ // no position repeats; add refuses the last one
@@ -141,7 +140,7 @@ func (d *decoder) next() (bool, error) {
 
 func (d *decoder) row(ctx context.Context, msg []byte) error {
 	if len(msg) < 5 {
-		return badMessage{pgoutput.ErrTruncated}
+		return messageError{pgoutput.ErrTruncated}
 	}
 	rel, err := d.known(binary.BigEndian.Uint32(msg[1:]))
 	if err != nil {
@@ -149,7 +148,7 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 	}
 	m, cols, err := pgoutput.ParseRow(msg, d.offsets(2*len(rel.types)))
 	if err != nil {
-		return badMessage{err}
+		return messageError{err}
 	}
 	fresh, err := d.next()
 	if err != nil || !fresh || rel.skip {
@@ -157,7 +156,7 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 	}
 	n := len(rel.types)
 	if (m.Old != nil && len(m.Old) != n) || (m.New != nil && len(m.New) != n) {
-		return badMessage{fmt.Errorf("a row of %s has %d or %d columns, its relation has %d",
+		return messageError{fmt.Errorf("a row of %s has %d or %d columns, its relation has %d",
 			rel.schema.Collection(), len(m.Old), len(m.New), n)}
 	}
 	d.cols = d.cols[:len(d.cols)+len(cols)] // ParseRow wrote there
@@ -211,7 +210,7 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 func (d *decoder) truncate(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseTruncate(msg)
 	if err != nil {
-		return badMessage{err}
+		return messageError{err}
 	}
 	for _, id := range m.Relations {
 		rel, err := d.known(id)
@@ -237,7 +236,7 @@ func (d *decoder) truncate(ctx context.Context, msg []byte) error {
 func (d *decoder) known(id uint32) (*relation, error) {
 	rel := d.relations[id]
 	if rel == nil {
-		return nil, badMessage{fmt.Errorf("relation %d was not described before its rows", id)}
+		return nil, messageError{fmt.Errorf("relation %d was not described before its rows", id)}
 	}
 	return rel, nil
 }
@@ -245,7 +244,7 @@ func (d *decoder) known(id uint32) (*relation, error) {
 func (d *decoder) relation(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseRelation(msg)
 	if err != nil {
-		return badMessage{err}
+		return messageError{err}
 	}
 	if m.Namespace == "" {
 		m.Namespace = "pg_catalog"

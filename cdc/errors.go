@@ -3,6 +3,7 @@ package cdc
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 )
@@ -15,17 +16,14 @@ type SetupError struct {
 
 // Error implements error, with one line per finding.
 func (e *SetupError) Error() string {
-	text := ""
+	lines := make([]string, len(e.Findings))
 	for i, f := range e.Findings {
-		if i > 0 {
-			text += "\n"
-		}
-		text += f.Text
+		lines[i] = f.Text
 		if f.Remedy != "" {
-			text += "; " + f.Remedy
+			lines[i] += "; " + f.Remedy
 		}
 	}
-	return text
+	return strings.Join(lines, "\n")
 }
 
 // A SlotError says that the slot cannot be read any more, or is not the one
@@ -70,8 +68,7 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 
 // sqlState returns the SQLSTATE of a server's error, "" if it is none.
 func sqlState(err error) string {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pg.Code
 	}
 	return ""

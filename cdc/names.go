@@ -70,15 +70,13 @@ func cutName(s string) (part, after string, quoted bool, err error) {
 				return "", "", true, errors.New("the quote is not closed")
 			}
 			if s[i] == '"' {
-				if i+1 < len(s) && s[i+1] == '"' {
-					i++
-				} else {
+				if i++; i >= len(s) || s[i] != '"' {
 					break
 				}
 			}
 			b.WriteByte(s[i])
 		}
-		part, after = b.String(), s[i+1:]
+		part, after = b.String(), s[i:]
 		if after != "" && after[0] != '.' {
 			return "", "", true, errors.New("text after the closing quote")
 		}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
 	"strings"
 	"time"
@@ -144,7 +145,8 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 // pin fixes the session settings that decide how values are written, and keeps
 // timeouts meant for interactive users from ending ours.
 func pin(params map[string]string) {
-	for k, v := range map[string]string{
+	// an error instead of a part of the rows
+	maps.Copy(params, map[string]string{
 		"application_name":                    "rowcall",
 		"timezone":                            "UTC",
 		"datestyle":                           "ISO, MDY",
@@ -155,10 +157,8 @@ func pin(params map[string]string) {
 		"statement_timeout":                   "0",
 		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
-		"row_security":                        "off", // an error instead of a part of the rows
-	} {
-		params[k] = v
-	}
+		"row_security":                        "off",
+	})
 }
 
 var slotName = regexp.MustCompile(`^[a-z0-9_]{1,63}$`)
@@ -179,8 +179,7 @@ func defaultSlot(database string) string {
 
 // redact keeps a password out of a connection string's parse error.
 func redact(err error) error {
-	var parse *pgconn.ParseConfigError
-	if errors.As(err, &parse) {
+	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
 		return parse // pgconn has redacted the password
 	}
 	return err

@@ -23,7 +23,7 @@ func (s *Source) run(ctx context.Context) error {
 		return err
 	}
 	if closeErr != nil {
-		s.c.Logger.Debug("closing the set-up connection", "error", closeErr)
+		s.c.Logger.DebugContext(ctx, "closing the set-up connection", "error", closeErr)
 	}
 	s.mu.Lock()
 	s.shared = snapshot
@@ -67,7 +67,7 @@ func (s *Source) persist(ctx context.Context, what string, attempt func() (bool,
 			delays.Reset()
 		}
 		delay := delays.NextBackOff()
-		s.c.Logger.Warn(what+" interrupted, connecting again", "error", err, "in", delay.Round(time.Millisecond))
+		s.c.Logger.WarnContext(ctx, "interrupted, connecting again", "what", what, "error", err, "in", delay.Round(time.Millisecond))
 		if err := sleep(ctx, delay); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 		case Fatal:
 			fatal = append(fatal, f)
 		case Warning:
-			s.c.Logger.Warn(f.Text, "remedy", f.Remedy)
+			s.c.Logger.WarnContext(ctx, "check", "finding", f.Text, "remedy", f.Remedy)
 		case OK, Info:
 		}
 	}
@@ -37,7 +37,7 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 	if err != nil {
 		return nil, false, err
 	}
-	defer repl.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing hangs on it
+	defer repl.Close(context.WithoutCancel(ctx))
 	s.mu.Lock()
 	s.epoch = id
 	s.mu.Unlock()
@@ -53,11 +53,11 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 		}
 		created = true
 	} else {
-		s.c.Logger.Info("found publication", "publication", s.c.Publication)
+		s.c.Logger.InfoContext(ctx, "found publication", "publication", s.c.Publication)
 	}
 	switch {
 	case inv.slot != nil:
-		s.c.Logger.Info("found slot", "slot", s.c.Slot, "confirmed", inv.slot.confirmed.String())
+		s.c.Logger.InfoContext(ctx, "found slot", "slot", s.c.Slot, "confirmed", inv.slot.confirmed.String())
 	case s.c.Snapshot == SnapshotNever:
 		slot, err := pglogrepl.CreateReplicationSlot(ctx, repl, s.c.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 			Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
@@ -70,7 +70,7 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 			}
 			return nil, false, err
 		}
-		s.c.Logger.Info("created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
+		s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
 	}
 	return inv, snapshot, nil
 }
@@ -82,7 +82,7 @@ func (s *Source) createPublication(ctx context.Context, conn *pgx.Conn, inv *inv
 	if err != nil {
 		return fmt.Errorf("create publication %q: %w", s.c.Publication, err)
 	}
-	s.c.Logger.Info("created publication", "publication", s.c.Publication, "tables", len(inv.tables))
+	s.c.Logger.InfoContext(ctx, "created publication", "publication", s.c.Publication, "tables", len(inv.tables))
 	return nil
 }
 
@@ -99,7 +99,7 @@ func (s *Source) waitForSlot(ctx context.Context, conn *pgx.Conn, inv *inventory
 			return nil, &SetupError{Findings: []Finding{*inUse}}
 		}
 		if !logged {
-			s.c.Logger.Warn(inUse.Text, "waiting", s.c.SlotWait)
+			s.c.Logger.WarnContext(ctx, "waiting for the slot", "finding", inUse.Text, "at_most", s.c.SlotWait)
 		}
 		if err := sleep(ctx, 100*time.Millisecond); err != nil {
 			return nil, err

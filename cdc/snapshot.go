@@ -42,7 +42,7 @@ func (s *Source) export(ctx context.Context) (*exported, error) {
 	suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
 	e := &exported{conn: conn, slot: s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix}
 	waiting := time.AfterFunc(3*time.Second, func() {
-		s.c.Logger.Info("the new slot waits for transactions that are still running", "slot", e.slot)
+		s.c.Logger.InfoContext(ctx, "the new slot waits for transactions that are still running", "slot", e.slot)
 	})
 	defer waiting.Stop()
 	made, err := pglogrepl.CreateReplicationSlot(ctx, conn, e.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
@@ -74,12 +74,12 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 		return err
 	}
 	defer e.close(ctx)
-	s.c.Logger.Info("snapshot begins", "at", e.at.String())
+	s.c.Logger.InfoContext(ctx, "snapshot begins", "at", e.at.String())
 	end, err := s.readSnapshot(ctx, e, inv, nil, b)
 	if err != nil {
 		return err
 	}
-	s.c.Logger.Info("snapshot read", "rows", s.Stats().Reads)
+	s.c.Logger.InfoContext(ctx, "snapshot read", "rows", s.Stats().Reads)
 	if s.c.Snapshot == SnapshotOnly {
 		return s.waitStored(ctx, end, s.passed)
 	}
@@ -95,7 +95,7 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 	if err := errors.Join(err, conn.Close(context.WithoutCancel(ctx))); err != nil {
 		return fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 	}
-	s.c.Logger.Info("created slot", "slot", s.c.Slot, "at", e.at.String())
+	s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", e.at.String())
 	return nil
 }
 
@@ -149,7 +149,7 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, 
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // a reader's connection
+	defer conn.Close(context.WithoutCancel(ctx))
 	var now time.Time
 	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
 		if _, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+literal(e.snapshot)); err == nil {
@@ -316,6 +316,6 @@ func (r *tableReader) row(ctx context.Context, rel *relation, values [][]byte) e
 		return err
 	}
 	e.Op, e.Schema = listeners.Read, rel.schema
-	e.After = listeners.NewRecord(r.b.newRow(row{rel: rel, data: r.block, cols: cols[:len(cols):len(cols)]}))
+	e.After = listeners.NewRecord(r.b.newRow(row{rel: rel, data: r.block, cols: slices.Clip(cols)}))
 	return nil
 }

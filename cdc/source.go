@@ -182,7 +182,7 @@ func (s *Source) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		if err, over := s.settled(); over {
+		if over, err := s.settled(ctx); over {
 			cancel(err)
 			return
 		}
@@ -191,7 +191,7 @@ func (s *Source) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 
 // settled forgets closed subscriptions and reports whether all have ended, and
 // why.
-func (s *Source) settled() (error, bool) {
+func (s *Source) settled(ctx context.Context) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subs = slices.DeleteFunc(s.subs, func(sub *subscription) bool { return sub.Closed() && done(sub.Done()) })
@@ -204,17 +204,17 @@ func (s *Source) settled() (error, bool) {
 		failed = append(failed, err)
 		if !sub.reported {
 			sub.reported = true
-			s.c.Logger.Error("subscription ended; the slot keeps what it has not handled until it is closed",
+			s.c.Logger.ErrorContext(ctx, "subscription ended; the slot keeps what it has not handled until it is closed",
 				"subscription", sub.Name(), "error", err)
 		}
 	}
 	if len(failed) < len(s.subs) {
-		return nil, false
+		return false, nil
 	}
 	if len(failed) == 0 {
-		return errNoSubscription, true
+		return true, errNoSubscription
 	}
-	return errors.Join(failed...), true
+	return true, errors.Join(failed...)
 }
 
 func done(c <-chan struct{}) bool {

@@ -26,7 +26,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if err != nil {
 		return false, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // a hijacked connection is closed as a wire
+	defer conn.Close(context.WithoutCancel(ctx))
 	if id != s.epoch {
 		return false, &SlotError{
 			Slot:   s.c.Slot,
@@ -49,7 +49,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
 	}
-	s.c.Logger.Info("streaming", "slot", s.c.Slot, "from", s.Stats().Confirmed.String())
+	s.c.Logger.InfoContext(ctx, "streaming", "slot", s.c.Slot, "from", s.Stats().Confirmed.String())
 
 	var wg sync.WaitGroup
 	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
@@ -68,7 +68,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	wg.Wait()
 	if statusErr := w.status(s.tracker.stored(s.stored())); statusErr == nil {
 		if finishErr := w.finish(finishTimeout); finishErr != nil {
-			s.c.Logger.Debug("the server did not confirm the end of streaming", "error", finishErr)
+			s.c.Logger.DebugContext(ctx, "the server did not confirm the end of streaming", "error", finishErr)
 		}
 	}
 	return true, err
@@ -106,11 +106,15 @@ func (s *Source) checkSlot(ctx context.Context, catalog *catalog, again bool) er
 func (s *Source) slotLost(err error) error {
 	switch sqlState(err) {
 	case "55000": // object not in prerequisite state: the slot was invalidated
-		return &SlotError{Slot: s.c.Slot, Reason: "the server cannot read it any more", Err: err,
-			Remedy: "changes were lost: drop the slot and run again for a new snapshot"}
+		return &SlotError{
+			Slot: s.c.Slot, Reason: "the server cannot read it any more", Err: err,
+			Remedy: "changes were lost: drop the slot and run again for a new snapshot",
+		}
 	case "42704": // undefined object: slot or publication
-		return &SlotError{Slot: s.c.Slot, Reason: "it or its publication is gone", Err: err,
-			Remedy: "changes were lost: drop the slot, if there is one, and run again for a new snapshot"}
+		return &SlotError{
+			Slot: s.c.Slot, Reason: "it or its publication is gone", Err: err,
+			Remedy: "changes were lost: drop the slot, if there is one, and run again for a new snapshot",
+		}
 	}
 	return err
 }
@@ -161,7 +165,7 @@ func (s *Source) reportStatus(ctx context.Context, w *wire) {
 	defer tick.Stop()
 	for {
 		if w.silent(silenceLimit) {
-			s.c.Logger.Warn("the server is silent; giving the connection up", "for", silenceLimit)
+			s.c.Logger.WarnContext(ctx, "the server is silent; giving the connection up", "for", silenceLimit)
 			w.interrupt()
 			return
 		}

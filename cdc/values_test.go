@@ -39,7 +39,7 @@ func TestRecordJSONEqualsToJsonb(t *testing.T) {
 	if len(events) != 6 {
 		t.Fatalf("got %d events, want 3 reads and 3 updates", len(events))
 	}
-	check := func(what string, doc string, id string, override string) {
+	check := func(what, doc, id, override string) {
 		t.Helper()
 		var equal bool
 		var want string

@@ -54,7 +54,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(b.dir)) }()
 	b.binary = filepath.Join(b.dir, "rowcall")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/rowcall").CombinedOutput(); err != nil {
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.binary, "./cmd/rowcall") //nolint:gosec // our own directory
+	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("build rowcall: %w\n%s", err, out)
 	}
 	b.server, err = pgserver.Start(ctx, &pgserver.Options{Settings: map[string]string{"max_wal_size": "16GB", "shared_buffers": "512MB"}})
@@ -65,7 +66,7 @@ func (b *bench) run(ctx context.Context) (err error) {
 	if b.conn, err = pgx.Connect(ctx, b.url()); err != nil {
 		return err
 	}
-	defer b.conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // the server goes next
+	defer b.conn.Close(context.WithoutCancel(ctx))
 
 	programs := []program{
 		b.recvlogical("recv1"), b.rowcall("discard"), b.recvlogical("recv2"),

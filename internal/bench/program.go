@@ -74,8 +74,10 @@ func (b *bench) recvlogical(slot string) program {
 // report has to say that it saw every row.
 func (b *bench) rowcall(to string) program {
 	name := "rowcall run --to " + to
-	args := []string{"run", "--database-url", b.url(), "--slot", "rowcall_" + to, "--publication", publication,
-		"--snapshot", "never", "--to", to, "--until-caught-up"}
+	args := []string{
+		"run", "--database-url", b.url(), "--slot", "rowcall_" + to, "--publication", publication,
+		"--snapshot", "never", "--to", to, "--until-caught-up",
+	}
 	if to == "nats" {
 		name += " (embedded server)"
 		args = append(args, "--data-dir", filepath.Join(b.dir, "nats"), "--nats-port", "42222")

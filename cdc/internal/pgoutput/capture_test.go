@@ -151,7 +151,7 @@ func checkTruncations(t *testing.T, msg []byte) {
 			t.Errorf("parse of %d of the %d bytes of a %q succeeds, want an error", n, len(msg), msg[0])
 		}
 	}
-	if _, err := parse(append(msg[:len(msg):len(msg)], 0)); err == nil {
+	if _, err := parse(append(slices.Clip(msg), 0)); err == nil {
 		t.Errorf("parse of a %q with a byte more succeeds, want an error", msg[0])
 	}
 }

@@ -2,6 +2,7 @@ package pgoutput_test
 
 import (
 	"encoding/binary"
+	"slices"
 	"testing"
 
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
@@ -18,7 +19,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, msg []byte) {
-		msg = msg[:len(msg):len(msg)]
+		msg = slices.Clip(msg)
 		_, _ = pgoutput.ParseBegin(msg)
 		_, _ = pgoutput.ParseCommit(msg)
 		if rel, err := pgoutput.ParseRelation(msg); err == nil && 10*len(rel.Columns) > len(msg) {
