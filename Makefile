@@ -28,7 +28,8 @@ lint: need-go ## run golangci-lint at the pinned version
 	fi; \
 	echo "$$lint run"; $$lint run
 
-bench: need-postgres ## run the benchmarks
+bench: need-postgres ## drain a backlog beside pg_recvlogical, then the benchmarks of the packages
+	$(GO) run ./internal/bench
 	$(GO) test -run '^$$' -bench . ./...
 
 build: need-go ## build bin/rowcall
