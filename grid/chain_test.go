@@ -26,8 +26,6 @@ func TestMirrorsOfRegionsKeepTheirPositions(t *testing.T) {
 	}
 	joined := new(replica)
 	subscribe(t, far, joined, current) // most likely before it is ready
-	plain := new(replica)
-	subscribe(t, far, plain, nil)
 	scribble(t, r, 3, 700)
 	want := maps.Collect(r.All())
 	for name, m := range map[string]*grid.Region[int, int]{"near": near, "far": far} {

@@ -61,9 +61,11 @@ func checkMirror[K comparable, V any](t *testing.T, m *grid.Region[K, V], at lis
 func TestMirrorFollowsATable(t *testing.T) {
 	src := newItems()
 	src.state = []string{"1|one|a", "2|two|b"}
-	m := mirror[int64, item](t, src, nil)
+	hold := make(chan struct{})
+	m := mirror[int64, item](t, heldSource{src, hold}, nil)
 	early := new(listenertest.Recorder)
 	subscribe(t, m, early, nil)
+	close(hold)
 	ready(t, m)
 	if got, want := m.Position(), src.at; got != want {
 		t.Errorf("Position() after the snapshot = %s, want the source's %s", got, want)
@@ -233,9 +235,9 @@ func TestMirrorTellsOnlyTheDifferenceOfANewSnapshot(t *testing.T) {
 	}
 	after := src.commit(src.event(listeners.Delete, "", "2|?|?", ""))
 	checkMirror(t, m, after.Position, map[int64]item{3: {Name: "THREE", Text: "c"}, 4: {Name: "four", Text: "d"}})
-	batches := rec.Batches()
-	if len(batches) != 2 {
-		t.Fatalf("heard %d batches, want the difference and the delete", len(batches))
+	batches, err := rec.Wait(deadline(t), func(b []listenertest.Batch) bool { return len(b) == 2 })
+	if err != nil {
+		t.Fatalf("want the difference and the delete: %v", err)
 	}
 	var got []string
 	for _, e := range batches[0].Events {
@@ -256,8 +258,9 @@ func TestMirrorTellsOnlyTheDifferenceOfANewSnapshot(t *testing.T) {
 	}
 	after = src.commit(src.event(listeners.Create, "", "", "5|five|e"))
 	checkMirror(t, m, after.Position, map[int64]item{3: {Name: "THREE", Text: "c"}, 4: {Name: "four", Text: "d"}, 5: {Name: "five", Text: "e"}})
-	if n := len(rec.Batches()); n != 3 {
-		t.Errorf("heard %d batches after the same snapshot again and a create, want 3", n)
+	batches, err = rec.Wait(deadline(t), func(b []listenertest.Batch) bool { return len(b) >= 3 })
+	if err != nil || len(batches) != 3 || batches[2].Position != after.Position {
+		t.Errorf("heard %d batches after the same snapshot again and a create, want 3: %v", len(batches), err)
 	}
 }
 

@@ -138,8 +138,9 @@ func (r *Region[K, V]) All() iter.Seq2[K, V] {
 // region has Commit 0. For a mirror it is a position of its source.
 func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().position }
 
-// Close ends the region: first writes and a mirror's source, then the
-// subscriptions, as soon as they have handled what was written before. It
+// Close ends the region: first writes, those of listeners too, and a mirror's
+// source; then the subscriptions, as soon as they have handled what was written
+// before. It
 // returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is

@@ -254,9 +254,14 @@ func (s *store) Flush(ctx context.Context) error {
 func TestCloseDoesNotWaitLongerThanItsContext(t *testing.T) {
 	g := grid.New("g", nil)
 	r := open[string, int](t, g, "r", nil)
-	release := make(chan struct{})
-	sub := subscribe(t, r, listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { <-release; return nil }), nil)
+	hangs, release := make(chan struct{}), make(chan struct{})
+	sub := subscribe(t, r, listeners.ListenerFunc(func(context.Context, *listeners.Batch) error {
+		close(hangs)
+		<-release
+		return nil
+	}), nil)
 	put(t, r, "a", 1)
+	<-hangs
 	reason := errors.New("enough")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)

@@ -73,11 +73,19 @@ func full() everything {
 func TestColumnsFollowTheRulesOfScan(t *testing.T) {
 	got := records(t, full())
 	want := []listeners.Column{
-		{Name: "train", Type: "uint16", Key: true}, {Name: "station", Type: "string", Key: true},
-		{Name: "changed_at", Type: "time.Time"}, {Name: "by", Type: "*string"}, {Name: "http_url", Type: "string"},
-		{Name: "ratio", Type: "float64"}, {Name: "level", Type: "grid_test.level"}, {Name: "raw", Type: "[]uint8"},
-		{Name: "uuid", Type: "[4]uint8"}, {Name: "tags", Type: "[]string"}, {Name: "extra", Type: "map[string]int"},
-		{Name: "any", Type: "interface {}"}, {Name: "note", Type: "sql.NullString"},
+		{Name: "train", Type: "uint16", Key: true},
+		{Name: "station", Type: "string", Key: true},
+		{Name: "changed_at", Type: "time.Time"},
+		{Name: "by", Type: "*string"},
+		{Name: "http_url", Type: "string"},
+		{Name: "ratio", Type: "float64"},
+		{Name: "level", Type: "grid_test.level"},
+		{Name: "raw", Type: "[]uint8"},
+		{Name: "uuid", Type: "[4]uint8"},
+		{Name: "tags", Type: "[]string"},
+		{Name: "extra", Type: "map[string]int"},
+		{Name: "any", Type: "interface {}"},
+		{Name: "note", Type: "sql.NullString"},
 	}
 	if diff := cmp.Diff(want, got.Schema().Columns); diff != "" {
 		t.Errorf("columns (-want +got):\n%s", diff)

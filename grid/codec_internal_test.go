@@ -165,3 +165,28 @@ func TestEntriesOwnExactlyTheirKeyBytes(t *testing.T) {
 		return true
 	})
 }
+
+// The database is a snapshot of an empty one, which memdb lets us write and for
+// which it tracks no watchers. Should it begin to, writes would slow down.
+func TestNobodyWatchesTheTable(t *testing.T) {
+	r, err := Open[string, int](New("g", nil), "r", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Put(t.Context(), "k", 1); err != nil {
+		t.Fatal(err)
+	}
+	l := r.lookups.get()
+	k := "k"
+	l.id = encodeKey(r.codec, nil, &k)
+	watch, _, err := r.view.Load().txn.FirstWatch(table, idIndex, l)
+	if err != nil || watch == nil {
+		t.Fatalf("FirstWatch() = %v, %v; want a channel", watch, err)
+	}
+	if _, err := r.Put(t.Context(), "k", 2); err != nil {
+		t.Fatal(err)
+	}
+	if isClosed(watch) {
+		t.Error("a put closed a watch channel: memdb tracks watchers of this database")
+	}
+}
