@@ -123,6 +123,19 @@ func TestNothingIsEmittedTwice(t *testing.T) {
 	}
 }
 
+func TestABrokenConnectionLeavesNothingOpen(t *testing.T) {
+	d := newDecoding(t, whole)
+	d.send(seatTx(100, 3)[:4]...)
+	d.connect()
+	if d.batcher.pending() {
+		t.Error("events of a broken connection are pending")
+	}
+	d.tracker.nothing(90, false)
+	if got := d.confirmed(listeners.Position{}); got != 90 {
+		t.Errorf("after a keepalive on the new connection %s may be confirmed, want 0/5A", got)
+	}
+}
+
 func TestRelationsBelongToAConnection(t *testing.T) {
 	d := newDecoding(t, whole)
 	d.send(msgBegin(100, 1), seats)

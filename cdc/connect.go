@@ -55,7 +55,7 @@ func transient(err error) bool {
 		failed *listeners.ListenerError
 	)
 	if errors.As(err, &slot) || errors.As(err, &setup) || errors.As(err, &decode) || errors.As(err, &failed) ||
-		errors.Is(err, errTooManyEvents) {
+		errors.Is(err, errTooManyEvents) || errors.Is(err, listeners.ErrClosed) {
 		return false
 	}
 	state := sqlState(err)

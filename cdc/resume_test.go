@@ -246,8 +246,14 @@ func TestStalledListenerKeepsTheConnection(t *testing.T) {
 	}}
 	src := run(t, url, &cdc.Options{MaxBytes: 50_000, MaxBatchBytes: 10_000}, record(t, &rec, nil))
 	src.caughtUp()
-	walsender := "SELECT active_pid FROM pg_replication_slots WHERE active"
-	before := count(t, conn, walsender)
+	const walsender = "SELECT coalesce(sum(active_pid), 0) FROM pg_replication_slots WHERE NOT temporary"
+	before := 0
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if before = count(t, conn, walsender); before == 0 {
+			return errors.New("the slot is not active")
+		}
+		return nil
+	})
 	for range 50 {
 		exec(t, conn, "INSERT INTO seats (note) SELECT md5(i::text) FROM generate_series(1, 1000) i")
 	}
@@ -390,5 +396,44 @@ func TestCurrentJoinsWithoutGapOrTwin(t *testing.T) {
 	}
 	if n := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n != 1 {
 		t.Errorf("%d slots are left, want the one", n)
+	}
+}
+
+// A listener that does not come back costs the run a clean end, and no event.
+func TestHungListenerHoldsTheSlot(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)")
+	src, err := cdc.New(url, &cdc.Options{Snapshot: cdc.SnapshotNever, StopTimeout: 300 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	entered, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	if _, err := src.Subscribe("hung", listeners.ListenerFunc(func(context.Context, *listeners.Batch) error {
+		close(entered)
+		<-release
+		return nil
+	}), nil); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	result := make(chan error, 1)
+	go func() { result <- src.Run(ctx) }()
+	<-src.Ready()
+	exec(t, conn, "INSERT INTO seats VALUES (1)")
+	<-entered
+	before := src.Stats().Confirmed
+	cancel()
+	var hung *listeners.ListenerError
+	if err := <-result; !errors.As(err, &hung) || hung.Subscription != "hung" {
+		t.Errorf("Run = %v, want an error that names the subscription", err)
+	}
+	var after cdc.LSN
+	if err := conn.QueryRow(t.Context(), "SELECT confirmed_flush_lsn::text FROM pg_replication_slots WHERE slot_name = $1", src.Slot()).Scan(&after); err != nil {
+		t.Fatal(err)
+	}
+	if after > before {
+		t.Errorf("slot confirmed %s, but the insert was never handled; before the stop it was %s", after, before)
 	}
 }

@@ -37,8 +37,12 @@ var _ listeners.Source = (*Source)(nil)
 
 type subscription struct {
 	*listeners.Subscription
-	reported bool // its end was logged
+	reported  bool // its end was logged
+	abandoned bool // closed by stop, so the slot goes on to hold what it has not handled
 }
+
+// released reports whether its owner has closed it. Source.mu is held.
+func (s *subscription) released() bool { return s.Closed() && !s.abandoned }
 
 // New checks the options and the form of the connection string (a URL or
 // key=value pairs, see the Postgres manual, "Connection Strings"; PGHOST and
@@ -194,7 +198,7 @@ func (s *Source) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 func (s *Source) settled(ctx context.Context) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.subs = slices.DeleteFunc(s.subs, func(sub *subscription) bool { return sub.Closed() && done(sub.Done()) })
+	s.subs = slices.DeleteFunc(s.subs, func(sub *subscription) bool { return sub.released() && done(sub.Done()) })
 	var failed []error
 	for _, sub := range s.subs {
 		if !done(sub.Done()) {
@@ -233,10 +237,16 @@ func (s *Source) stop(ctx context.Context) (err error) {
 		s.feed.Close()
 		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.StopTimeout)
 		defer cancel()
-		for _, sub := range s.feed.Subscriptions() {
+		s.mu.Lock()
+		subs := slices.DeleteFunc(slices.Clone(s.subs), func(sub *subscription) bool { return sub.reported })
+		s.mu.Unlock()
+		for _, sub := range subs {
 			select {
 			case <-sub.Done():
 			case <-timeout.Done():
+				s.mu.Lock()
+				sub.abandoned = !sub.Closed()
+				s.mu.Unlock()
 				sub.Close()
 				if !done(sub.Done()) {
 					err = errors.Join(err, &listeners.ListenerError{
@@ -258,7 +268,7 @@ func (s *Source) stored() listeners.Position {
 	defer s.mu.Unlock()
 	lowest := listeners.Position{Epoch: math.MaxUint64, Commit: math.MaxUint64, Index: math.MaxUint32}
 	for _, sub := range s.subs {
-		if sub.Ephemeral() || sub.Closed() {
+		if sub.Ephemeral() || sub.released() {
 			continue
 		}
 		if p := sub.Stored(); p.Compare(lowest) < 0 {
@@ -275,7 +285,7 @@ func (s *Source) failed() error {
 	defer s.mu.Unlock()
 	var failures []error
 	for _, sub := range s.subs {
-		if !sub.Ephemeral() && !sub.Closed() && done(sub.Done()) {
+		if !sub.Ephemeral() && !sub.released() && done(sub.Done()) {
 			failures = append(failures, sub.Err())
 		}
 	}

@@ -12,8 +12,9 @@ import (
 const (
 	statusInterval = time.Second
 	// The server answers each status update, so this much silence means that
-	// the connection is dead.
-	silenceLimit = 30 * time.Second
+	// the connection is dead. A walsender that skips a huge transaction may look
+	// at its mail only every half wal_sender_timeout, which is 60 s by default.
+	silenceLimit = 2 * time.Minute
 	// finishTimeout bounds the farewell: a server in the middle of a large
 	// transaction does not listen before its end.
 	finishTimeout = 2 * time.Second

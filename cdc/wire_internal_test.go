@@ -207,26 +207,26 @@ func TestSilence(t *testing.T) {
 				t.Errorf("silent(30 s) %s = %t, want %t", when, got, want)
 			}
 		}
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		silent("before a read", false)
 		read := make(chan error, 1)
 		next := func() { _, _, err := w.next(); read <- err }
 		go next()
 		silent("when a read begins", false)
-		time.Sleep(31 * time.Second)
+		<-time.After(31 * time.Second)
 		silent("after 31 s in a read", true)
 		if _, err := server.Write(frame('d', "data")[:3]); err != nil {
 			t.Fatal(err)
 		}
 		silent("after a part of a message", false)
-		time.Sleep(31 * time.Second)
+		<-time.After(31 * time.Second)
 		if _, err := server.Write(frame('d', "data")[3:]); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-read; err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 		silent("while the reader is elsewhere", false)
 		go next()
 		silent("when it comes back", false)
@@ -268,7 +268,7 @@ func TestBurstsAreReadInFewerCalls(t *testing.T) {
 		w, server := pipe(t)
 		serve(t, server, func() error {
 			for range 500 {
-				time.Sleep(burstWindow / (burst / 2))
+				<-time.After(burstWindow / (burst / 2))
 				if _, err := server.Write(frame('d', "row")); err != nil {
 					return err
 				}
@@ -287,7 +287,7 @@ func TestBurstsAreReadInFewerCalls(t *testing.T) {
 func TestStatusBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) { // begins at 2000-01-01 00:00:00 UTC, Postgres' zero
 		w, server := pipe(t)
-		time.Sleep(0x01020304 * time.Microsecond)
+		<-time.After(0x01020304 * time.Microsecond)
 		result := make(chan error, 1)
 		go func() { result <- w.status(0x16_B374D848, 0x16_B374D000) }()
 		got := make([]byte, 39)
@@ -429,6 +429,28 @@ func TestFinish(t *testing.T) {
 	}
 }
 
+func TestFinishReadsTheRestWithoutPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, server := pipe(t)
+		serve(t, server, func() error {
+			if _, err := io.ReadFull(server, make([]byte, 5)); err != nil {
+				return err
+			}
+			for range 10 * burst {
+				if _, err := server.Write(frame('d', "row")); err != nil {
+					return err
+				}
+			}
+			_, err := server.Write(frame('Z', "I"))
+			return err
+		})
+		start := time.Now()
+		if err := w.finish(2 * time.Second); err != nil || time.Since(start) != 0 {
+			t.Errorf("finish() = %v after %s, want nil at once", err, time.Since(start))
+		}
+	})
+}
+
 func TestFinishWaitsNotForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, server := pipe(t)
@@ -440,7 +462,7 @@ func TestFinishWaitsNotForEver(t *testing.T) {
 				if _, err := server.Write(frame('d', "row")); err != nil {
 					return nil //nolint:nilerr // the client has gone
 				}
-				time.Sleep(time.Millisecond)
+				<-time.After(time.Millisecond)
 			}
 		})
 		start := time.Now()
