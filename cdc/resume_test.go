@@ -114,7 +114,10 @@ func TestNothingIsConfirmedBeforeItIsHandled(t *testing.T) {
 	if !errors.Is(printer.Err(), broken) {
 		t.Errorf("the subscription ended with %v, want the listener's error", printer.Err())
 	}
-	src.stop()
+	src.cancel()
+	if err := src.ended(); !errors.Is(err, broken) {
+		t.Errorf("Run = %v, want the error of the listener that failed", err)
+	}
 	wantSequence(t, keys(&good), 6)
 
 	var again listenertest.Recorder

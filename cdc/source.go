@@ -137,12 +137,12 @@ var (
 // one to deliver, and then every transaction, until ctx ends. It reconnects by
 // itself and goes on where it was. It may be called once.
 //
-// It returns nil when ctx has ended and every subscription has stopped, or
-// when a snapshot was all that was asked for. Otherwise it returns a
-// [SetupError], a [SlotError], a [DecodeError], or, when no subscription is
-// left, why the last ones ended. It has then closed every subscription and
-// ended every goroutine, except for a listener that did not return within
-// StopTimeout; then the error says which.
+// It returns nil when ctx has ended, or when a snapshot was all that was asked
+// for, and no subscription has failed. Otherwise it returns a [SetupError], a
+// [SlotError], a [DecodeError], or why subscriptions have failed, each a
+// [listeners.ListenerError]. It ends early when none is left. When it returns,
+// every subscription and every goroutine has ended, except for a listener that
+// did not return within StopTimeout; then the error says which.
 func (s *Source) Run(ctx context.Context) error {
 	s.mu.Lock()
 	begun, subscribed := s.begun, len(s.subs) > 0
@@ -168,6 +168,11 @@ func (s *Source) Run(ctx context.Context) error {
 		err = nil
 	}
 	err = errors.Join(err, s.stop(ctx))
+	for _, failure := range s.failures(func(*subscription) bool { return true }) {
+		if !errors.Is(err, failure) {
+			err = errors.Join(err, failure)
+		}
+	}
 	cancel(nil)
 	wg.Wait()
 	s.mu.Lock()
@@ -255,7 +260,6 @@ func (s *Source) stop(ctx context.Context) (err error) {
 					})
 				}
 			}
-			err = errors.Join(err, sub.Err())
 		}
 	})
 	return err
@@ -281,15 +285,20 @@ func (s *Source) stored() listeners.Position {
 // failed returns why subscriptions ended that the slot waits for: what they
 // have not stored, they never will.
 func (s *Source) failed() error {
+	return errors.Join(s.failures(func(sub *subscription) bool { return !sub.Ephemeral() })...)
+}
+
+// failures returns why subscriptions of this kind ended.
+func (s *Source) failures(of func(*subscription) bool) []error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var failures []error
 	for _, sub := range s.subs {
-		if !sub.Ephemeral() && !sub.released() && done(sub.Done()) {
+		if of(sub) && !sub.released() && done(sub.Done()) && sub.Err() != nil {
 			failures = append(failures, sub.Err())
 		}
 	}
-	return errors.Join(failures...)
+	return failures
 }
 
 // append is where the batches of the slot enter the feed.
