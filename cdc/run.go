@@ -13,9 +13,9 @@ import (
 
 // run is Run without its end.
 func (s *Source) run(ctx context.Context) error {
-	conn, err := s.c.connect(ctx)
+	conn, err := s.connectFirst(ctx)
 	if err != nil {
-		return &SetupError{Findings: []Finding{connectionFinding(err, s.c)}}
+		return err
 	}
 	inv, snapshot, err := s.setUp(ctx, conn)
 	closeErr := conn.Close(context.WithoutCancel(ctx))

@@ -10,28 +10,58 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// setUp checks everything first and then creates what is missing. It returns
-// what it found before, and whether this run has to begin with a snapshot.
-func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, snapshot bool, err error) {
-	inv, err = takeInventory(ctx, conn, s.c)
+// Check connects and looks whether Run could work, as far as that can be told
+// without changing anything: the privileges and settings, the tables, the
+// publication and the slot. It waits for a slot in use as Run does. Run does
+// the same by itself; a program that wants to open something else first, and
+// to leave nothing behind there if the database is not ready, calls Check
+// before. The error is a [SetupError], or that of a query.
+func (s *Source) Check(ctx context.Context) error {
+	conn, err := s.connectFirst(ctx)
 	if err != nil {
-		return nil, false, err
+		return err
+	}
+	defer hangUp(ctx, conn.PgConn())
+	_, err = s.look(ctx, conn)
+	return err
+}
+
+func (s *Source) connectFirst(ctx context.Context) (*pgx.Conn, error) {
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return nil, &SetupError{Findings: []Finding{connectionFinding(err, s.c)}}
+	}
+	return conn, nil
+}
+
+// look takes the inventory and refuses what is fatal.
+func (s *Source) look(ctx context.Context, conn *pgx.Conn) (*inventory, error) {
+	inv, err := takeInventory(ctx, conn, s.c)
+	if err != nil {
+		return nil, err
 	}
 	var fatal []Finding
 	for _, f := range inv.findings(s.c) {
-		switch f.Level {
-		case Fatal:
+		if f.Level == Fatal {
 			fatal = append(fatal, f)
-		case Warning:
-			s.c.Logger.WarnContext(ctx, "check", "finding", f.Text, "remedy", f.Remedy)
-		case OK, Info:
 		}
 	}
 	if len(fatal) > 0 {
-		return nil, false, &SetupError{Findings: fatal}
+		return nil, &SetupError{Findings: fatal}
 	}
-	if inv, err = s.waitForSlot(ctx, conn, inv); err != nil {
+	return s.waitForSlot(ctx, conn, inv)
+}
+
+// setUp checks everything first and then creates what is missing. It returns
+// what it found before, and whether this run has to begin with a snapshot.
+func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, snapshot bool, err error) {
+	if inv, err = s.look(ctx, conn); err != nil {
 		return nil, false, err
+	}
+	for _, f := range inv.findings(s.c) {
+		if f.Level == Warning {
+			s.c.Logger.WarnContext(ctx, "check", "finding", f.Text, "remedy", f.Remedy)
+		}
 	}
 	repl, id, err := s.c.connectReplication(ctx)
 	if err != nil {

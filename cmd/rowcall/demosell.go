@@ -30,7 +30,7 @@ func (t *trip) sell(ctx context.Context, d time.Duration) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // nothing hangs on it
+	defer conn.Close(context.WithoutCancel(ctx))
 	tick := time.NewTicker(d / time.Duration(len(purchases)+1))
 	defer tick.Stop()
 	for _, p := range purchases {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -32,8 +33,8 @@ type destination struct {
 // close releases what was opened, last first.
 func (d *destination) close() error {
 	var errs []error
-	for i := len(d.closers) - 1; i >= 0; i-- {
-		errs = append(errs, d.closers[i]())
+	for _, closer := range slices.Backward(d.closers) {
+		errs = append(errs, closer())
 	}
 	d.closers = nil
 	return errors.Join(errs...)
@@ -66,9 +67,11 @@ func (a *app) openDestination(ctx context.Context, f *runFlags, source *cdc.Sour
 func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer from NATS within %s", openTimeout))
 	defer cancel()
-	opts := &jetstream.ConnectOptions{CredentialsFile: f.creds}
+	opts := &jetstream.ConnectOptions{}
 	address, where := f.url, ""
-	if f.url == "" {
+	if f.url != "" {
+		opts.CredentialsFile = f.creds
+	} else {
 		server, err := natsserver.Start(ctx, &natsserver.Options{Port: f.port, Dir: f.dataDir, Logger: log})
 		if err != nil {
 			return err

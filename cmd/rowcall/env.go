@@ -29,8 +29,7 @@ func (a *app) readEnvironment(cmd *cobra.Command) error {
 			return
 		}
 		if err := f.Value.Set(value); err != nil {
-			var number *strconv.NumError
-			if errors.As(err, &number) {
+			if number, ok := errors.AsType[*strconv.NumError](err); ok {
 				err = fmt.Errorf("not a valid %s: %w", f.Value.Type(), number.Err)
 			}
 			faults = append(faults, fmt.Errorf("environment variable %s (the flag --%s): %q: %w", variable(f.Name), f.Name, value, err))
@@ -70,6 +69,15 @@ func (a *app) exclude(cmd *cobra.Command, flag, why string, others ...string) er
 		}
 	}
 	return usage(faults...)
+}
+
+// needs returns a fault if flag was given on the command line without the other
+// one. In the environment, which serves several commands, it may stand alone.
+func (a *app) needs(cmd *cobra.Command, flag, other string) error {
+	if !cmd.Flag(flag).Changed || a.fromEnv[flag] || cmd.Flag(other).Changed {
+		return nil
+	}
+	return usage(fmt.Errorf("--%s needs --%s", flag, other))
 }
 
 // spelling names a flag as it was given.

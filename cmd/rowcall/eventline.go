@@ -86,17 +86,18 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 	if m.Reset {
 		op = "reset"
 	}
-	key, details := "", ""
-	if rows, err := parseRows(m); err == nil {
-		key, details = rows.key.text(), p.details(m, rows)
-	} else {
-		details = "unreadable: " + harmless(err.Error())
-	}
+	rows, err := parseRows(m)
+	key := rows.key.text()
+	var details string
 	switch {
+	case err != nil:
+		details = "unreadable: " + harmless(err.Error())
 	case m.Reset:
 		details = "events may be missing before this; the rows as they stand now follow"
 	case m.Op == listeners.Truncate:
 		details = "all rows are gone"
+	default:
+		details = p.details(m, rows)
 	}
 	subject := harmless(m.Collection)
 	if key != "" {

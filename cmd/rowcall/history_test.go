@@ -120,7 +120,7 @@ func transaction(ctx context.Context, conn *pgx.Conn, r *rand.Rand) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback(context.WithoutCancel(ctx)) //nolint:errcheck // after a commit it is none
+	defer tx.Rollback(context.WithoutCancel(ctx))
 	for range 1 + r.IntN(5) {
 		if r.IntN(8) > 0 {
 			if _, err := tx.Exec(ctx, statement(r)); err != nil {

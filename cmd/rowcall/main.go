@@ -38,8 +38,7 @@ func (a *app) main(ctx context.Context, args []string) int {
 		return exitOK
 	}
 	fmt.Fprintf(a.stderr, "rowcall: %v\n", err)
-	var usage *usageError
-	if errors.As(err, &usage) {
+	if _, ok := errors.AsType[*usageError](err); ok {
 		fmt.Fprintf(a.stderr, "Run \"%s --help\" for what is possible.\n", cmd.CommandPath())
 		return exitUsage
 	}

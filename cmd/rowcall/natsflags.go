@@ -52,8 +52,7 @@ func checkNATSURL(flag, urls string) error {
 		}
 		u, err := url.Parse(one)
 		if err != nil {
-			var parse *url.Error
-			if errors.As(err, &parse) {
+			if parse, ok := errors.AsType[*url.Error](err); ok {
 				err = parse.Err
 			}
 			return fmt.Errorf("%s is not a URL such as nats://host:4222: %w", flag, err)

@@ -21,9 +21,10 @@ type progress struct {
 	w   io.Writer
 	log *slog.Logger // nil on a terminal
 
-	mu   sync.Mutex
-	bar  *progressbar.ProgressBar // nil unless one is shown
-	last time.Time                // of a log line, or when the snapshot began
+	mu    sync.Mutex
+	bar   *progressbar.ProgressBar // nil unless one is shown
+	table string                   // in the bar
+	last  time.Time                // of a log line, or when the snapshot began
 }
 
 // newProgress returns one that logs to what logger returns, unless bar is true.
@@ -63,11 +64,14 @@ func (p *progress) show(now cdc.Progress) {
 	if p.bar == nil {
 		p.bar = p.newBar(now)
 	}
-	if now.EstimatedRows > 0 {
+	if p.bar.GetMax64() <= now.Rows && now.EstimatedRows > 0 {
 		// The estimate is the planner's: the bar must not end before the rows do.
-		p.bar.ChangeMax64(max(now.EstimatedRows, now.Rows+1))
+		p.bar.ChangeMax64(now.Rows + 1)
 	}
-	p.bar.Describe("snapshot of " + now.Table)
+	if p.table != now.Table {
+		p.table = now.Table
+		p.bar.Describe("snapshot of " + now.Table)
+	}
 	_ = p.bar.Set64(now.Rows)
 }
 
@@ -81,7 +85,8 @@ func (p *progress) newBar(now cdc.Progress) *progressbar.ProgressBar {
 		progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(),
 		progressbar.OptionSetItsString("rows"),
-		progressbar.OptionThrottle(100*time.Millisecond),
+		progressbar.OptionThrottle(0),                 // the source does not call often
+		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
 		progressbar.OptionSetWidth(30),
 		progressbar.OptionClearOnFinish(),
 		progressbar.OptionUseANSICodes(true),
@@ -112,6 +117,6 @@ func (p *progress) end() {
 func (p *progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
-		p.bar = nil
+		p.bar, p.table = nil, ""
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/rowcall/rowcall/cdc"
+	"github.com/rowcall/rowcall/listeners"
 )
 
 // A report says what a run has done. Its field names are part of the command
@@ -21,10 +22,10 @@ type report struct {
 	EventsPerSecond float64 `json:"events_per_second"`
 	CPUSeconds      float64 `json:"cpu_seconds"`
 	MaxRSSBytes     int64   `json:"max_rss_bytes"`
-	Position        string  `json:"position"` // "" if nothing was delivered
+	Position        string  `json:"position"` // up to which everything is stored; "" if nothing came
 }
 
-func newReport(s cdc.Stats, took time.Duration) report {
+func newReport(s cdc.Stats, stored listeners.Position, took time.Duration) report {
 	cpu, maxRSS := resources()
 	r := report{
 		Events: s.Events, Transactions: s.Transactions,
@@ -33,8 +34,8 @@ func newReport(s cdc.Stats, took time.Duration) report {
 	if took > 0 {
 		r.EventsPerSecond = math.Round(float64(s.Events)/took.Seconds()*10) / 10
 	}
-	if !s.Position.IsZero() {
-		r.Position = s.Position.String()
+	if !stored.IsZero() {
+		r.Position = stored.String()
 	}
 	return r
 }

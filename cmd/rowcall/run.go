@@ -82,6 +82,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 		required(cmd, "database-url"),
 		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
 		f.nats.check(),
+		a.needs(cmd, "nats-creds", "nats-url"),
 		checkReport(f.report),
 	}
 	if f.to.value != toNATS {
@@ -98,6 +99,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 
 	out := &announcer{w: show, log: logger, json: f.log.json()}
+	if err := source.Check(cmd.Context()); err != nil {
+		return err // before a stream or a data directory exists
+	}
 	dest, err := a.openDestination(cmd.Context(), f, source, logger, out)
 	if err != nil {
 		return err
@@ -110,7 +114,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	err = f.stream(cmd.Context(), source, sub, dest, out)
 	show.end()
 	if f.report != "" {
-		err = errors.Join(err, writeReport(f.report, newReport(source.Stats(), time.Since(began))))
+		err = errors.Join(err, writeReport(f.report, newReport(source.Stats(), sub.Stored(), time.Since(began))))
 	}
 	return err
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
@@ -38,8 +40,10 @@ const patience = 30 * time.Second
 //	login ROLE PASSWORD       sets $LOGIN_URL, the database's URL for that role
 //	sql QUERY...              prints the rows, columns separated by "|"
 //	until OUTPUT QUERY        waits until the query prints this
+//	hold                      keeps a transaction open, which new slots wait for
 //	[!] created               there is a slot or a publication
 //	nats                      starts a NATS server, $NATS_URL
+//	stream NAME               creates a stream there that holds one message, not an event
 //	freeport NAME             sets $NAME to a port that nobody uses
 //	usedport NAME             sets $NAME to a port that somebody uses
 //	waitfile FILE TEXT        waits until the file holds the text
@@ -57,8 +61,10 @@ func TestScripts(t *testing.T) {
 			"login":     scriptLogin,
 			"sql":       scriptSQL,
 			"until":     scriptUntil,
+			"hold":      scriptHold,
 			"created":   scriptCreated,
 			"nats":      scriptNATS,
+			"stream":    scriptStream,
 			"freeport":  scriptFreePort,
 			"usedport":  scriptUsedPort,
 			"waitfile":  scriptWaitFile,
@@ -137,7 +143,7 @@ func query(ctx context.Context, databaseURL, sql string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close(context.WithoutCancel(ctx)) //nolint:errcheck // only a test's
+	defer conn.Close(context.WithoutCancel(ctx))
 	results, err := conn.PgConn().Exec(ctx, sql).ReadAll()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", sql, err)
@@ -172,6 +178,13 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 	})
 }
 
+func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "hold")
+	conn := pgtest.Connect(tb(ts), ts.Getenv("DATABASE_URL"))
+	_, err := conn.Exec(tb(ts).Context(), "BEGIN; SELECT pg_current_xact_id()")
+	ts.Check(err)
+}
+
 func scriptCreated(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) > 0 {
 		ts.Fatalf("usage: [!] created")
@@ -188,6 +201,20 @@ func scriptCreated(ts *testscript.TestScript, neg bool, args []string) {
 func scriptNATS(ts *testscript.TestScript, neg bool, args []string) {
 	wantArgs(ts, neg, args, 0, "nats")
 	ts.Setenv("NATS_URL", natstest.Run(tb(ts)).URL())
+}
+
+func scriptStream(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "stream NAME")
+	ctx := tb(ts).Context()
+	nc, err := nats.Connect(ts.Getenv("NATS_URL"))
+	ts.Check(err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	ts.Check(err)
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{Name: args[0], Subjects: []string{"cdc.other.>"}})
+	ts.Check(err)
+	_, err = js.Publish(ctx, "cdc.other.hello", []byte("hello"))
+	ts.Check(err)
 }
 
 func listen(ts *testscript.TestScript) (*net.TCPListener, string) {

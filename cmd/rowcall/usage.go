@@ -19,12 +19,9 @@ func usage(faults ...error) error {
 	}
 	e := new(usageError)
 	for _, fault := range faults {
-		var inner *usageError
-		switch {
-		case fault == nil:
-		case errors.As(fault, &inner):
+		if inner, ok := errors.AsType[*usageError](fault); ok {
 			e.faults = append(e.faults, inner.faults...)
-		default:
+		} else if fault != nil {
 			e.faults = append(e.faults, fault)
 		}
 	}
