@@ -75,7 +75,7 @@ func (s *store) store(p listeners.Position) {
 func wantStored(t *testing.T, sub *listeners.Subscription, commit uint64) {
 	t.Helper()
 	synctest.Wait()
-	if got := sub.Stored(); got != at(commit) && !(commit == 0 && got.IsZero()) {
+	if got := sub.Stored(); got != at(commit) && (commit != 0 || !got.IsZero()) {
 		t.Errorf("Stored() = %s, want %s", got, at(commit))
 	}
 }
@@ -245,8 +245,7 @@ func TestFlushErrorEndsTheSubscription(t *testing.T) {
 				if !errors.As(err, &where) || where.Subscription != "sink" || where.Position != at(1) {
 					t.Fatalf("Err() = %v, want one that names the subscription and what was taken", err)
 				}
-				var p *listeners.PanicError
-				if errors.As(err, &p) {
+				if p, ok := errors.AsType[*listeners.PanicError](err); ok {
 					err = p.Value.(error) //nolint:forcetypeassert // see above
 				}
 				if !errors.Is(err, io.ErrClosedPipe) {
@@ -317,6 +316,23 @@ func TestClosedFeedFlushesNotForEver(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestPanicOfAFlushThatACloseCutsShortIsReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := listeners.NewFeed(nil)
+		s := newStore()
+		s.onFlush = func(ctx context.Context) error { panic(untilEnd(ctx)) }
+		sub := subscribe(t, f, "s", s, nil, nil)
+		s.stalled <- struct{}{}
+		synctest.Wait()
+		f.Close()
+		<-sub.Done()
+		var panicked *listeners.PanicError
+		if err := sub.Err(); !errors.As(err, &panicked) || s.flushed() != 1 {
+			t.Errorf("Err() = %v after %d flushes, want the panic after 1", err, s.flushed())
+		}
+	})
 }
 
 func TestCloseCutsFlushShort(t *testing.T) {

@@ -24,7 +24,7 @@ type Event struct {
 func (e *Event) Key() Key {
 	for _, r := range [...]Record{e.After, e.Before, e.OldKey} {
 		if r.row != nil {
-			return Key{row: r.row}
+			return Key(r)
 		}
 	}
 	return Key{}

@@ -67,8 +67,11 @@ func NewFeed(opts *FeedOptions) *Feed {
 // itself: pass it the context that the listener got.
 func (f *Feed) Reserve(ctx context.Context) error {
 	for {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		f.mu.Lock()
-		if f.open.Err() != nil {
+		if f.closed() {
 			f.mu.Unlock()
 			return ErrClosed
 		}
@@ -91,9 +94,6 @@ func (f *Feed) Reserve(ctx context.Context) error {
 			}
 		}
 		f.waiters.Add(-1)
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
 	}
 }
 
@@ -115,7 +115,7 @@ func (f *Feed) backlog() int64 {
 func (f *Feed) Append(b *Batch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.open.Err() != nil {
+	if f.closed() {
 		return
 	}
 	n := &node{
@@ -146,7 +146,7 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	s := newSubscription(f, name, l, opts.withDefaults())
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.open.Err() != nil {
+	if f.closed() {
 		return nil, ErrClosed
 	}
 	s.at.Store(f.tail)
@@ -171,6 +171,8 @@ func (f *Feed) Close() {
 	defer f.mu.Unlock()
 	f.close(ErrClosed)
 }
+
+func (f *Feed) closed() bool { return f.open.Err() != nil }
 
 // remove takes a subscription that has ended out of the accounting.
 func (f *Feed) remove(s *Subscription) {

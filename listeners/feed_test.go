@@ -205,6 +205,16 @@ func TestReserveEnds(t *testing.T) {
 	}
 }
 
+func TestReserveWithAnEndedContext(t *testing.T) {
+	f := listeners.NewFeed(nil)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	reason := errors.New("the writer has no time")
+	cancel(reason)
+	if err := f.Reserve(ctx); !errors.Is(err, reason) {
+		t.Errorf("Reserve of an empty feed = %v, want the cause of the context's end", err)
+	}
+}
+
 func TestReserveEndsWhenTheSlowOneFails(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := listeners.NewFeed(&listeners.FeedOptions{MaxBytes: 2})

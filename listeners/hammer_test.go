@@ -159,6 +159,55 @@ func TestNoWakeUpIsLost(t *testing.T) {
 	}
 }
 
+// The writer appends at about the moment when the reader decides to sleep.
+func TestNoWakeUpIsLostBetweenTwoLooks(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := listeners.NewFeed(nil)
+	var handled atomic.Uint64
+	subscribe(t, f, "s", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		handled.Store(b.Position.Commit)
+		return nil
+	}), nil, nil)
+	var delay atomic.Int64
+	start := time.Now()
+	for c := uint64(0); c < 100_000 && time.Since(start) < 3*time.Second; c++ {
+		for range rand.IntN(100) {
+			delay.Add(1)
+		}
+		f.Append(batch(c + 1))
+		for spins := 0; handled.Load() != c+1; spins++ {
+			if spins%1000 == 999 {
+				runtime.Gosched()
+				if ctx.Err() != nil {
+					t.Fatalf("nobody was woken for batch %d", c+1)
+				}
+			}
+		}
+	}
+}
+
+// The reader frees the room at about the moment when the writer decides to
+// wait for it.
+func TestNoWriterIsForgotten(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	f := listeners.NewFeed(&listeners.FeedOptions{MaxBytes: 1})
+	var delay atomic.Int64
+	subscribe(t, f, "s", listeners.ListenerFunc(func(context.Context, *listeners.Batch) error {
+		for range rand.IntN(100) {
+			delay.Add(1)
+		}
+		return nil
+	}), nil, nil)
+	for c := range uint64(30_000) {
+		if err := f.Reserve(ctx); err != nil {
+			t.Fatalf("Reserve for batch %d: %v", c+1, err)
+		}
+		f.Append(batch(c + 1))
+	}
+}
+
 // collected waits until nothing refers to what p points to.
 func collected[T any](t *testing.T, p weak.Pointer[T]) bool {
 	t.Helper()

@@ -19,7 +19,7 @@ func subscribe(t testing.TB, f *listeners.Feed, name string, l listeners.Listene
 		t.Fatalf("Subscribe(%q): %v", name, err)
 	}
 	t.Cleanup(func() {
-		if err := sub.CloseWait(context.Background()); err != nil { // t.Context has ended
+		if err := sub.CloseWait(context.WithoutCancel(t.Context())); err != nil {
 			t.Errorf("CloseWait of %q: %v", name, err)
 		}
 	})

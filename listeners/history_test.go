@@ -59,10 +59,10 @@ func anyStep() *rapid.Generator[step] {
 type world struct {
 	feed *listeners.Feed
 
-	mu      sync.Mutex
-	history []*listeners.Batch
-	shown   int // batches of committed transactions
-	ids     int
+	mu       sync.Mutex
+	history  []*listeners.Batch // committed and shown
+	appended int                // of them to the feed
+	ids      int
 }
 
 func (w *world) commit(ctx context.Context, s step, number uint64) error {
@@ -80,13 +80,15 @@ func (w *world) commit(ctx context.Context, s step, number uint64) error {
 		batches = append(batches, b)
 	}
 	w.history = append(w.history, batches...)
-	w.shown = len(w.history)
 	w.mu.Unlock()
 	for _, b := range batches {
 		if err := w.feed.Reserve(ctx); err != nil {
 			return err
 		}
+		w.mu.Lock()
 		w.feed.Append(b)
+		w.appended++
+		w.mu.Unlock()
 	}
 	return nil
 }
@@ -95,7 +97,7 @@ func (w *world) commit(ctx context.Context, s step, number uint64) error {
 type reader struct {
 	step
 	sub   *listeners.Subscription
-	from  int // in the history, at Subscribe
+	from  int // in the history, at Subscribe; perhaps within a transaction
 	ended bool
 
 	// Written on the subscription's goroutine.
@@ -120,8 +122,8 @@ func (w *world) subscribe(s step) (*reader, error) {
 		join = func(_ context.Context, emit func(*listeners.Batch) error) (listeners.Position, error) {
 			time.Sleep(2 * r.pause)
 			w.mu.Lock()
-			r.view = w.shown
-			history := w.history[:r.view]
+			history := w.history
+			r.view = len(history)
 			w.mu.Unlock()
 			position := listeners.Position{Epoch: 1}
 			var rows []listeners.Event
@@ -143,8 +145,8 @@ func (w *world) subscribe(s step) (*reader, error) {
 	}
 	var err error
 	w.mu.Lock()
-	r.from = len(w.history)
-	w.mu.Unlock()
+	defer w.mu.Unlock()
+	r.from = w.appended
 	r.sub, err = w.feed.Subscribe("reader", r, opts, join)
 	return r, err
 }
@@ -190,6 +192,9 @@ func (r *reader) check(history []*listeners.Batch) error {
 		history = history[r.view:]
 	} else {
 		history = history[r.from:]
+		for len(history) > 0 && !history[0].First {
+			history = history[1:]
+		}
 	}
 
 	have, want := r.wanted(got), r.wanted(history)
@@ -256,14 +261,32 @@ func TestRandomHistoriesAreOrderedCompleteAtomicAndJoined(t *testing.T) {
 // play runs a history in a bubble and checks every subscription.
 func play(t *testing.T, steps []step, size int64) error {
 	w := &world{feed: listeners.NewFeed(&listeners.FeedOptions{MaxBytes: size})}
+	var writer sync.WaitGroup
+	var written error
+	writer.Go(func() {
+		for i, s := range steps {
+			if len(s.parts) == 0 {
+				continue
+			}
+			time.Sleep(s.wait)
+			if err := w.commit(t.Context(), s, uint64(i+1)); err != nil {
+				written = err
+				return
+			}
+		}
+	})
 	var readers []*reader
 	defer func() {
 		for _, r := range readers {
 			r.sub.Close()
 		}
+		writer.Wait()
 	}()
-	for i, s := range steps {
-		time.Sleep(s.wait)
+	for _, s := range steps {
+		if len(s.parts) > 0 {
+			continue
+		}
+		time.Sleep(3 * s.wait)
 		switch {
 		case s.subscribe:
 			r, err := w.subscribe(s)
@@ -271,17 +294,15 @@ func play(t *testing.T, steps []step, size int64) error {
 				return err
 			}
 			readers = append(readers, r)
-		case s.end > 0:
-			if s.end <= len(readers) {
-				r := readers[s.end-1]
-				r.ended = true
-				r.sub.Close()
-			}
-		default:
-			if err := w.commit(t.Context(), s, uint64(i+1)); err != nil {
-				return err
-			}
+		case s.end <= len(readers):
+			r := readers[s.end-1]
+			r.ended = true
+			r.sub.Close()
 		}
+	}
+	writer.Wait()
+	if written != nil {
+		return written
 	}
 	time.Sleep(time.Hour) // in which everybody catches up
 	for i, r := range readers {

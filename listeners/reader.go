@@ -92,7 +92,7 @@ func (s *Subscription) join(join Join) error {
 		return failed
 	case s.ctx.Err() != nil:
 		return context.Cause(s.ctx)
-	case s.feed.open.Err() != nil:
+	case s.feed.closed():
 		return nil // next finds that, too
 	case err != nil:
 		return fmt.Errorf("subscription %q before its first change: %w", s.name, err)
@@ -118,7 +118,7 @@ func (s *Subscription) next() (*Batch, error) {
 		if s.ctx.Err() != nil {
 			return nil, context.Cause(s.ctx)
 		}
-		if s.feed.open.Err() != nil {
+		if s.feed.closed() {
 			return nil, nil
 		}
 		if err := s.relieve(); err != nil {
@@ -175,7 +175,7 @@ func (s *Subscription) flush() error {
 	defer cancel(nil)
 	err := s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
 	var panicked *PanicError
-	if s.ctx.Err() == nil && s.feed.open.Err() != nil && !errors.As(err, &panicked) {
+	if s.ctx.Err() == nil && s.feed.closed() && !errors.As(err, &panicked) {
 		return nil
 	}
 	return err
@@ -239,7 +239,8 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	}
 	c := b.only(s.collections)
 	// A snapshot has at least one batch.
-	if len(c.Events) == 0 && !(b.Last && (s.open || b.Kind == Snapshot)) {
+	ends := b.Last && (s.open || b.Kind == Snapshot)
+	if len(c.Events) == 0 && !ends {
 		return nil
 	}
 	c.First = !s.open

@@ -69,7 +69,7 @@ func (r row) Scan(i int, dst any) error {
 		target = target.Elem()
 	}
 	from := reflect.ValueOf(v)
-	if from.Kind() != target.Kind() && !(from.CanInt() && target.CanInt()) {
+	if from.Kind() != target.Kind() && (!from.CanInt() || !target.CanInt()) {
 		return fmt.Errorf("%T does not fit %s", v, target.Type())
 	}
 	target.Set(from.Convert(target.Type()))
@@ -86,8 +86,10 @@ func (n native) Native() any { return n.value }
 
 var (
 	seats = listeners.NewSchema("shop", "public", "seats", []listeners.Column{
-		{Name: "id", Type: "bigint", Key: true}, {Name: "seat", Type: "text"},
-		{Name: "price", Type: "integer"}, {Name: "note", Type: "text"},
+		{Name: "id", Type: "bigint", Key: true},
+		{Name: "seat", Type: "text"},
+		{Name: "price", Type: "integer"},
+		{Name: "note", Type: "text"},
 	})
 	trains = listeners.NewSchema("shop", "public", "trains", []listeners.Column{{Name: "id", Type: "bigint", Key: true}})
 	// A region has no namespace.

@@ -62,7 +62,7 @@ func (s *Schema) plan(t reflect.Type) (*scanPlan, error) {
 		if err, bad := cached.(error); bad {
 			return nil, err
 		}
-		return cached.(*scanPlan), nil //nolint:forcetypeassert // only the two are stored
+		return cached.(*scanPlan), nil //nolint:forcetypeassert,errcheck // only the two are stored
 	}
 	plan := new(scanPlan)
 	if err := plan.add(s, t, nil); err != nil {

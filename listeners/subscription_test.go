@@ -46,8 +46,7 @@ func TestIsolated(t *testing.T) {
 		"runtime panic": {
 			func() { _ = []int(nil)[len(heardOne(1)):] },
 			func(err error) error {
-				var p *listeners.PanicError
-				if !errors.As(err, &p) {
+				if _, ok := errors.AsType[*listeners.PanicError](err); !ok {
 					return errors.New("want a PanicError")
 				}
 				return nil
