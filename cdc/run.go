@@ -39,10 +39,14 @@ func (s *Source) run(ctx context.Context) error {
 	}
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
-	started := false
+	started, began := false, time.Now()
 	return s.persist(ctx, "replication", func() (bool, error) {
 		ok, err := s.stream(ctx, b, catalog, started)
 		started = started || ok
+		if !started && sqlState(err) == "55006" && time.Since(began) > s.c.SlotWait {
+			// Taken since the set-up. Later it may be our own last connection.
+			err = &SlotError{Slot: s.c.Slot, Reason: "another process reads it", Err: err, Remedy: "stop that one, or choose another slot"}
+		}
 		return ok, err
 	})
 }

@@ -92,7 +92,13 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 		return err
 	}
 	_, err = conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2, false)", e.slot, s.c.Slot)
-	if err := errors.Join(err, conn.Close(context.WithoutCancel(ctx))); err != nil {
+	hangUp(ctx, conn.PgConn())
+	switch {
+	case sqlState(err) == "42704":
+		// The server restarted, and the temporary slot is gone with what was
+		// written since: not a matter of a name that is wrong, as elsewhere.
+		return fmt.Errorf("the snapshot's temporary slot is gone: %v", err) //nolint:errorlint // to be tried again
+	case err != nil:
 		return fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 	}
 	s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", e.at.String())

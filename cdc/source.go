@@ -162,13 +162,17 @@ func (s *Source) Run(ctx context.Context) error {
 	wg.Go(func() { s.watch(running, cancel) })
 	err := s.run(running)
 	if running.Err() != nil && ctx.Err() == nil {
-		err = context.Cause(running) // no subscription is left
+		err = nil // no subscription is left: their errors say why
 	}
-	if ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, ctx.Err())) {
-		err = nil
+	if ctx.Err() != nil && err != nil && transient(err) {
+		err = nil // what it would have tried again
 	}
 	err = errors.Join(err, s.stop(ctx))
-	for _, failure := range s.failures(func(*subscription) bool { return true }) {
+	failures := s.failures(func(*subscription) bool { return true })
+	if errors.Is(context.Cause(running), errNoSubscription) && len(failures) == 0 {
+		failures = []error{errNoSubscription}
+	}
+	for _, failure := range failures {
 		if !errors.Is(err, failure) {
 			err = errors.Join(err, failure)
 		}
@@ -191,39 +195,36 @@ func (s *Source) watch(ctx context.Context, cancel context.CancelCauseFunc) {
 			return
 		case <-tick.C:
 		}
-		if over, err := s.settled(ctx); over {
-			cancel(err)
+		if s.settled(ctx) {
+			cancel(errNoSubscription)
 			return
 		}
 	}
 }
 
-// settled forgets closed subscriptions and reports whether all have ended, and
-// why.
-func (s *Source) settled(ctx context.Context) (bool, error) {
+// settled forgets closed subscriptions, logs those that failed while others go
+// on, and reports whether none is left.
+func (s *Source) settled(ctx context.Context) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.subs = slices.DeleteFunc(s.subs, func(sub *subscription) bool { return sub.released() && done(sub.Done()) })
-	var failed []error
+	var ended []*subscription
 	for _, sub := range s.subs {
-		if !done(sub.Done()) {
-			continue
+		if done(sub.Done()) {
+			ended = append(ended, sub)
 		}
-		err := sub.Err()
-		failed = append(failed, err)
+	}
+	if len(ended) == len(s.subs) {
+		return true
+	}
+	for _, sub := range ended {
 		if !sub.reported {
 			sub.reported = true
 			s.c.Logger.ErrorContext(ctx, "subscription ended; the slot keeps what it has not handled until it is closed",
-				"subscription", sub.Name(), "error", err)
+				"subscription", sub.Name(), "error", sub.Err())
 		}
 	}
-	if len(failed) < len(s.subs) {
-		return false, nil
-	}
-	if len(failed) == 0 {
-		return true, errNoSubscription
-	}
-	return true, errors.Join(failed...)
+	return false
 }
 
 func done(c <-chan struct{}) bool {
@@ -243,7 +244,7 @@ func (s *Source) stop(ctx context.Context) (err error) {
 		timeout, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.c.StopTimeout)
 		defer cancel()
 		s.mu.Lock()
-		subs := slices.DeleteFunc(slices.Clone(s.subs), func(sub *subscription) bool { return sub.reported })
+		subs := slices.Clone(s.subs)
 		s.mu.Unlock()
 		for _, sub := range subs {
 			select {

@@ -99,12 +99,12 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 
 	out := &announcer{w: show, log: logger, json: f.log.json()}
-	if err := source.Check(cmd.Context()); err != nil {
-		return err // before a stream or a data directory exists
+	if err := source.Check(cmd.Context()); err != nil { // before a stream or a data directory exists
+		return f.unlessInterrupted(cmd.Context(), err)
 	}
 	dest, err := a.openDestination(cmd.Context(), f, source, logger, out)
 	if err != nil {
-		return err
+		return f.unlessInterrupted(cmd.Context(), err)
 	}
 	defer func() { err = errors.Join(err, dest.close()) }()
 	sub, err := source.Subscribe(dest.name, dest.listener, nil)
@@ -166,6 +166,16 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, sub *liste
 		return nil
 	case parent.Err() == nil:
 		return cause
+	}
+	return f.unlessInterrupted(parent, nil)
+}
+
+// unlessInterrupted returns err, unless the user wanted the end. That is an
+// error only for a run that was to end by itself.
+func (f *runFlags) unlessInterrupted(ctx context.Context, err error) error {
+	switch {
+	case ctx.Err() == nil:
+		return err
 	case f.untilCaughtUp || f.source.snapshot.value == string(cdc.SnapshotOnly):
 		return errors.New("interrupted before everything was stored")
 	}

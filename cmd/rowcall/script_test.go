@@ -40,6 +40,7 @@ const patience = 30 * time.Second
 //	login ROLE PASSWORD       sets $LOGIN_URL, the database's URL for that role
 //	sql QUERY...              prints the rows, columns separated by "|"
 //	until OUTPUT QUERY        waits until the query prints this
+//	streaming                 waits until somebody reads $SLOT
 //	hold                      keeps a transaction open, which new slots wait for
 //	[!] created               there is a slot or a publication
 //	nats                      starts a NATS server, $NATS_URL
@@ -61,6 +62,7 @@ func TestScripts(t *testing.T) {
 			"login":     scriptLogin,
 			"sql":       scriptSQL,
 			"until":     scriptUntil,
+			"streaming": scriptStreaming,
 			"hold":      scriptHold,
 			"created":   scriptCreated,
 			"nats":      scriptNATS,
@@ -176,6 +178,13 @@ func scriptUntil(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		return err
 	})
+}
+
+func scriptStreaming(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 0, "streaming")
+	// A slot is also active while it is made; only a walsender reads it.
+	scriptUntil(ts, false, []string{"streaming", fmt.Sprintf(
+		"SELECT state FROM pg_stat_replication JOIN pg_replication_slots ON pid = active_pid WHERE slot_name = '%s'", ts.Getenv("SLOT"))})
 }
 
 func scriptHold(ts *testscript.TestScript, neg bool, args []string) {
