@@ -37,8 +37,9 @@ func Example() {
 		log.Fatal(err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := src.Run(ctx); err != nil {
+	err = src.Run(ctx)
+	stop()
+	if err != nil {
 		log.Fatal(err)
 	}
 }

@@ -4,8 +4,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rowcall/rowcall/sinks"
 	"pgregory.net/rapid"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 func TestEscapeToken(t *testing.T) {

@@ -85,18 +85,17 @@ func (c *Encoder) Encode(b *listeners.Batch, i int) *Frame {
 	n := c.lookup(e.Schema)
 
 	// One string holds the id, which contains the sequence, and the subject.
-	t := append(c.text[:0], n.source...)
-	t = append(t, '/')
-	sequence := len(t)
-	t = e.Position.Append(t)
-	id := len(t)
-	t, key := appendSubject(t, n.collection, e)
-	s := string(t)
-	c.text = t
+	c.text = append(append(c.text[:0], n.source...), '/')
+	sequence := len(c.text)
+	c.text = e.Position.Append(c.text)
+	id := len(c.text)
+	var key int
+	c.text, key = appendSubject(c.text, n.collection, e)
+	s := string(c.text)
 
 	f.Partition = All
 	if e.Op != listeners.Truncate {
-		f.Partition = Partition(e.Schema.Collection(), t[key:], c.partitions)
+		f.Partition = Partition(e.Schema.Collection(), c.text[key:], c.partitions)
 	}
 	f.Address = n.get(e.Op, f.Partition, c.partitions)
 	f.ID, f.Sequence, f.Subject = s[:id], s[sequence:id], s[id:]
@@ -166,10 +165,8 @@ func (n *names) build(op listeners.Op, partition int) string {
 // line break in it and none after it.
 func AppendCloudEvent(dst []byte, b *listeners.Batch, i int) []byte {
 	var e *listeners.Event
-	position, source, typ := b.Position, "", resetType
-	if b.Kind == listeners.Reset {
-		source = DatabaseSource(b.Source)
-	} else {
+	position, source, typ := b.Position, DatabaseSource(b.Source), resetType
+	if b.Kind != listeners.Reset {
 		e = &b.Events[i]
 		position, source, typ = e.Position, schemaSource(e.Schema), eventType(e.Op)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )

@@ -29,7 +29,7 @@ func Partition(collection string, key []byte, n int) int {
 	for _, b := range key {
 		h = (h ^ uint64(b)) * prime
 	}
-	return int(h % uint64(n)) //nolint:gosec // below n
+	return int(h % uint64(n))
 }
 
 // PartitionToken returns the last token of an address: three digits, or "all".

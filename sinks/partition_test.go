@@ -4,8 +4,9 @@ import (
 	"hash/fnv"
 	"testing"
 
-	"github.com/rowcall/rowcall/sinks"
 	"pgregory.net/rapid"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 func TestPartitionIsFNV1aOfCollectionZeroKey(t *testing.T) {

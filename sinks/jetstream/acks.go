@@ -14,6 +14,7 @@ import (
 var (
 	errAckTimeout   = errors.New("the server acknowledged nothing in time")
 	errDisconnected = errors.New("the connection was lost")
+	errNoLeader     = errors.New("the stream has no leader at present")
 	errAckLost      = errors.New("an acknowledgement was lost")
 )
 
@@ -70,4 +71,11 @@ func (p *ackParser) fast(data []byte) (uint64, bool) {
 		seq = seq*10 + uint64(b-'0')
 	}
 	return seq, true
+}
+
+// refused reports whether the server refused a message because of what is
+// before it.
+func refused(err error) bool {
+	api, ok := errors.AsType[*natsjs.APIError](err)
+	return ok && (api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequence || api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequenceConstant)
 }

@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -9,7 +10,11 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -29,9 +34,9 @@ func bareServer(t *testing.T, o *server.Options) *server.Server {
 	return s
 }
 
-// A stream on three servers whose leader steps down and whose servers lose
-// their connections in mid-load.
-func TestClusterLeaderChangesInMidLoad(t *testing.T) {
+// cluster starts three servers and connects to one.
+func cluster(t *testing.T) *nats.Conn {
+	t.Helper()
 	if testing.Short() {
 		t.Skip("three servers take a while")
 	}
@@ -66,13 +71,62 @@ func TestClusterLeaderChangesInMidLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(nc.Close)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
+	return nc
+}
+
+// A stream on three servers whose leader steps down in mid-load.
+func TestClusterLeaderChangesInMidLoad(t *testing.T) {
+	nc := cluster(t)
+	changes := 0
 	chaos(t, nc, &jetstream.Options{Replicas: 3, MaxPending: 256, AckTimeout: 2 * time.Second}, 50, 12, func() {
-		if _, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN.CDC_SHOP", nil); err != nil {
-			t.Logf("step down: %v", err)
+		// Between two leaders nobody answers.
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if _, err := nc.RequestWithContext(ctx, "$JS.API.STREAM.LEADER.STEPDOWN.CDC_SHOP", nil); err == nil {
+			changes++
 		}
 	})
+	if t.Logf("%d leader changes", changes); changes == 0 {
+		t.Error("no leader stepped down")
+	}
+}
+
+// With replicas the server does store events behind a stranger's message that
+// took the place of one. They must not stay.
+func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
+	nc := cluster(t)
+	opts := &jetstream.Options{Replicas: 3}
+	f := open(t, nc, opts)
+	batches := []*listeners.Batch{transaction(1, 5), transaction(2, 100), transaction(3, 3)}
+	store(t, f, batches[:1])
+	if _, err := nc.Request("cdc.shop.hello", nil, 5*time.Second); err != nil {
+		t.Fatal(err)
+	}
+	err := feed(t.Context(), f, batches[1:2])
+	if err == nil {
+		err = f.Flush(t.Context())
+	}
+	if _, ok := errors.AsType[*jetstream.FencedError](err); !ok {
+		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
+	}
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := js.Stream(t.Context(), "CDC_SHOP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	info := stream.CachedInfo().State
+	t.Logf("%d messages, the last sequence is %d", info.Msgs, info.LastSeq)
+	if info.LastSeq <= 6 {
+		t.Error("nothing was stored behind the stranger's message, so this test shows nothing")
+	}
+	if err := stream.DeleteMsg(t.Context(), 6); err != nil {
+		t.Fatal(err)
+	}
+	store(t, open(t, nc, opts), batches)
+	verify(t, nc, batches)
 }
 
 func TestNoJetStream(t *testing.T) {

@@ -38,6 +38,14 @@
 // matters, use Options.Replicas or set sync_interval to always. If an
 // acknowledged message is gone afterwards, the firehose says so and stops.
 //
+// On a stream with replicas, every message names a sequence and none an id
+// (the server cannot compare ids there). If a stranger publishes to the
+// stream's subjects, events behind the stranger's message are stored for a
+// moment without the ones whose place it took; the firehose deletes them before
+// it stops. Readers may have seen them, and see them again after the restart.
+// Only a crash within that moment leaves the gap. Keep strangers out with
+// permissions. Start the firehose anew after changing the number of replicas.
+//
 // A stream whose retention has removed every message has lost its writer's
 // place too: after a restart the firehose then stores again whatever its source
 // sends again.

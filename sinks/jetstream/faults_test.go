@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"

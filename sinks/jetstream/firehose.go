@@ -12,6 +12,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
@@ -104,6 +105,7 @@ func (f *Firehose) Open(ctx context.Context) error {
 	f.tail = t
 	f.w.high = t.seq
 	f.w.reach(t.position)
+	f.out.chained = t.replicas == 1
 	f.w.begin(f.inbox, t.seq)
 	f.recovered = t.seq
 
@@ -120,10 +122,10 @@ func (f *Firehose) Open(ctx context.Context) error {
 	f.wg.Go(func() { f.watch(watchCtx) })
 	f.opened = time.Now()
 	if t.window > largeDuplicates && !f.opts.MsgID {
-		f.opts.Logger.Warn("the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
+		f.opts.Logger.WarnContext(ctx, "the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
 			"stream", f.opts.Stream, "duplicate_window", t.window)
 	}
-	f.opts.Logger.Info("firehose open", "stream", f.opts.Stream, "sequence", t.seq, "position", t.position)
+	f.opts.Logger.InfoContext(ctx, "firehose open", "stream", f.opts.Stream, "sequence", t.seq, "position", t.position)
 	return nil
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -242,6 +243,22 @@ func TestStaleWriterIsFenced(t *testing.T) {
 	verify(t, nc, batches)
 }
 
+// What a predecessor had sent arrives after its successor has read the tail.
+func TestPredecessorsLastMessages(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	batches := history(random(t, 6), 2000)
+	first := open(t, nc, nil)
+	store(t, first, batches[:len(batches)/3])
+	second := open(t, nc, nil)
+
+	if err := feed(t.Context(), second, batches[:len(batches)/3]); err != nil {
+		t.Fatal(err)
+	}
+	store(t, first, batches[len(batches)/3:len(batches)/2])
+	store(t, second, batches[len(batches)/3:])
+	verify(t, nc, batches)
+}
+
 func TestForeignMessageIsFenced(t *testing.T) {
 	s := natstest.Run(t)
 	nc := connect(t, s)
@@ -303,8 +320,7 @@ func TestForeignMessageMakesNoGap(t *testing.T) {
 		if err == nil {
 			err = f.Flush(t.Context())
 		}
-		var fenced *jetstream.FencedError
-		if !errors.As(err, &fenced) {
+		if _, ok := errors.AsType[*jetstream.FencedError](err); !ok {
 			t.Fatalf("with a stranger on the stream: %v, want a FencedError", err)
 		}
 		var got []string

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
@@ -34,7 +35,7 @@ func (f *Firehose) pump(ctx context.Context) error {
 // ended.
 func (f *Firehose) send(ctx context.Context, e *entry, seq uint64) (fault bool, err error) {
 	for ; seq <= e.last(); seq++ {
-		i := e.start + int(seq-e.first) //nolint:gosec // within the batch
+		i := e.start + int(seq-e.first)
 		if e.batch.Kind != listeners.Reset {
 			if err := f.ownEvent(&e.batch.Events[i]); err != nil {
 				f.dead = err
@@ -45,11 +46,11 @@ func (f *Firehose) send(ctx context.Context, e *entry, seq uint64) (fault bool, 
 		m := f.out.message(frame)
 		size := len(m.Data) + len(frame.ID) + 2*len(frame.Subject) + headerEstimate
 		for {
-			reply, ok, fault := f.w.admit(size, f.opts.MaxPendingBytes)
-			if fault != nil {
+			reply, admission := f.w.admit(size, f.opts.MaxPendingBytes)
+			if admission == over {
 				return true, nil
 			}
-			if ok {
+			if admission == granted {
 				f.out.link(reply, frame.ID, seq)
 				break
 			}
@@ -121,6 +122,7 @@ type outgoing struct {
 	stream      string
 	cleanSource bool // needs no percent-encoding
 	eventIDs    bool // Options.MsgID
+	chained     bool // messages name the id of their predecessor
 
 	lastID string // of the attempt's last message
 	text   []byte // text[:tag] begins the ids of this attempt
@@ -213,6 +215,10 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 // others name the id of their predecessor, since a sequence would not do: if a
 // stranger's message took the place of message n, the server would refuse n, but
 // accept n+1 behind the stranger's, and n would be missing.
+//
+// On a stream with replicas they name sequences all the same: there, servers up
+// to 2.15 compare ids only when the message is replicated already, and stop the
+// stream for good when they differ. See window.strays for what is done instead.
 func (o *outgoing) link(reply, eventID string, seq uint64) {
 	h := o.msg.Header
 	first := o.msg.Reply != reply
@@ -223,13 +229,15 @@ func (o *outgoing) link(reply, eventID string, seq uint64) {
 		o.text = append(o.text, '.')
 		o.tag = len(o.text)
 	}
-	expected, stream := "", ""
-	if first || o.eventIDs {
+	expected, stream, id := "", "", ""
+	if first || !o.chained || o.eventIDs {
 		// With ids that survive restarts, only this keeps two firehoses apart.
 		expected, stream = strconv.FormatUint(seq-1, 10), o.stream
 	}
-	id := eventID
-	if !o.eventIDs {
+	switch {
+	case o.eventIDs:
+		id = eventID
+	case o.chained:
 		o.text = strconv.AppendUint(o.text[:o.tag], seq, 10)
 		id = string(o.text)
 	}
@@ -237,5 +245,7 @@ func (o *outgoing) link(reply, eventID string, seq uint64) {
 	o.expectedSeq.set(h, expected)
 	o.expectedID.set(h, o.lastID)
 	o.msgID.set(h, id)
-	o.lastID = id
+	if o.chained {
+		o.lastID = id
+	}
 }

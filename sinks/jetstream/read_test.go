@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"

@@ -10,6 +10,9 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 )
 
+// errBehind passes when a new leader has caught up, or turns out to be true.
+var errBehind = errors.New("the stream ends before what was acknowledged")
+
 // firstTry bounds the first question for the stream's end.
 const firstTry = 500 * time.Millisecond
 
@@ -23,19 +26,27 @@ func (f *Firehose) resync(ctx context.Context) error {
 	}
 	f.w.deaf()
 	log := f.opts.Logger.With("stream", f.opts.Stream)
-	log.Warn("publishing interrupted", "error", reason)
+	log.WarnContext(ctx, "publishing interrupted", "error", reason)
 	// A question that is lost with its connection is never answered, so the
 	// first tries are short.
+	began := time.Now()
 	timeout := min(firstTry, f.opts.AckTimeout)
 	for tries := 1; ; tries++ {
 		if err := f.pause(ctx, tries == 1); err != nil {
 			return err
 		}
-		t, err := f.readTail(ctx, timeout)
+		err := f.removeStrays(ctx)
+		var t tail
+		if err == nil {
+			t, err = f.readTail(ctx, timeout)
+		}
+		if err == nil && t.seq < f.w.stable() && time.Since(began) < f.opts.AckTimeout {
+			err = errBehind
+		}
 		if err == nil {
 			err = f.resume(&t, reason)
 			if err == nil {
-				log.Info("publishing goes on", "sequence", t.seq, "tries", tries)
+				log.InfoContext(ctx, "publishing goes on", "sequence", t.seq, "tries", tries)
 				return nil
 			}
 			f.dead = err
@@ -49,13 +60,33 @@ func (f *Firehose) resync(ctx context.Context) error {
 			return err
 		}
 		timeout = min(2*timeout, f.opts.AckTimeout)
-		log.Debug("the stream's end cannot be read yet", "error", err)
+		log.DebugContext(ctx, "the stream's end cannot be read yet", "error", err)
 	}
+}
+
+// removeStrays deletes what must not be in the stream, the newest first, so
+// that a crash meanwhile leaves no less to be seen than before.
+func (f *Firehose) removeStrays(ctx context.Context) error {
+	strays := f.w.strays // nothing is added to it any more: the window is deaf
+	if len(strays) == 0 {
+		return nil
+	}
+	s, err := f.js.Stream(ctx, f.opts.Stream)
+	if err != nil {
+		return err
+	}
+	for i := len(strays) - 1; i >= 0; i-- {
+		if err := s.DeleteMsg(ctx, strays[i]); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+			return fmt.Errorf("delete message %d, which a stranger's has cut off: %w", strays[i], err)
+		}
+		f.w.strays = strays[:i]
+	}
+	return nil
 }
 
 // settle waits until every message in flight is answered, or will not be any
 // more, and returns the fault.
-func (f *Firehose) settle(ctx context.Context) (error, error) { //nolint:revive // the first is a result
+func (f *Firehose) settle(ctx context.Context) (error, error) {
 	timeout := time.NewTimer(f.opts.AckTimeout)
 	defer timeout.Stop()
 	for !f.w.settled() {
@@ -130,6 +161,7 @@ func (f *Firehose) resume(t *tail, reason error) error {
 	default:
 		return &FencedError{Stream: f.opts.Stream, Expected: w.acked, Sequence: t.seq, Subject: t.subject, Position: t.position}
 	}
+	f.out.chained = t.replicas == 1
 	w.begin(f.inbox, t.seq)
 	return f.final(t, reason)
 }
@@ -151,7 +183,7 @@ func (f *Firehose) final(t *tail, reason error) error {
 		return nil
 	}
 	limit, remedy := t.limit, "raise max_msg_size of the stream, or leave the large column out of the publication"
-	switch api.ErrorCode { //nolint:exhaustive // the others pass
+	switch api.ErrorCode {
 	case codeStreamSealed, codeStreamNotMatch:
 		return &StreamError{Stream: f.opts.Stream, Err: reason, Reason: "it takes no messages of this firehose any more; see who changed it"}
 	case codeHeaderTooLarge:
@@ -162,7 +194,7 @@ func (f *Firehose) final(t *tail, reason error) error {
 	}
 	for i := f.w.head; i < len(f.w.entries); i++ {
 		if e := &f.w.entries[i]; e.first <= t.seq+1 && t.seq+1 <= e.last() {
-			return f.tooLarge(e.batch, e.start+int(t.seq+1-e.first), 0, limit, remedy) //nolint:gosec // within the batch
+			return f.tooLarge(e.batch, e.start+int(t.seq+1-e.first), 0, limit, remedy)
 		}
 	}
 	return nil

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -127,7 +128,7 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := natstest.Run(t)
-			f := open(t, connect(t, s), nil)
+			f := open(t, connect(t, s), &jetstream.Options{AckTimeout: 300 * time.Millisecond})
 			store(t, f, []*listeners.Batch{transaction(1, 5)})
 			tc.do(t, natstest.JetStream(t, s))
 			err := feed(t.Context(), f, []*listeners.Batch{transaction(2, 5)})

@@ -10,6 +10,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -21,12 +22,13 @@ const (
 
 // A tail is the end of the stream at one moment.
 type tail struct {
-	seq    uint64        // of the last message that was ever stored
-	window time.Duration // in which the server looks for duplicates
-	origin uint64        // what seq was before the first one
-	limit  int64         // of a message's size in this stream; 0 for none
-	found  bool          // a message is left; otherwise the stream is empty or its limits have removed all
-	exact  bool          // it is the one at seq; otherwise somebody deleted that
+	seq      uint64 // of the last message that was ever stored
+	replicas int
+	window   time.Duration // in which the server looks for duplicates
+	origin   uint64        // what seq was before the first one
+	limit    int64         // of a message's size in this stream; 0 for none
+	found    bool          // a message is left; otherwise the stream is empty or its limits have removed all
+	exact    bool          // it is the one at seq; otherwise somebody deleted that
 	// subject and position of it. A message that is not a firehose's has the
 	// zero position.
 	subject  string
@@ -43,19 +45,28 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 		return t, err
 	}
 	info := s.CachedInfo()
+	if c := info.Cluster; c != nil && c.Leader == "" {
+		return t, errNoLeader // the answer is a follower's and may be an old one
+	}
 	if err := f.check(&info.Config); err != nil {
 		return t, err
 	}
+	t.replicas = info.Config.Replicas
 	t.seq, t.window = info.State.LastSeq, info.Config.Duplicates
 	t.origin = max(info.Config.FirstSeq, 1) - 1
 	t.limit = max(int64(info.Config.MaxMsgSize), 0)
 	if info.State.Msgs == 0 {
 		return t, nil
 	}
-	m, err := f.message(ctx, `{"seq":`+strconv.FormatUint(t.seq, 10)+`}`)
+	// Whoever has the message has the right one: only "not found" depends on
+	// whom one asks, and then it is the leader's word that counts.
+	m, err := s.GetMsg(ctx, t.seq)
+	if errors.Is(err, natsjs.ErrMsgNotFound) && info.Config.AllowDirect {
+		m, err = f.ask(ctx, `{"seq":`+strconv.FormatUint(t.seq, 10)+`}`)
+	}
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		// Somebody deleted it. What is left before it is as good.
-		m, err = f.message(ctx, `{"last_by_subj":"`+f.subjects()+`"}`)
+		m, err = f.ask(ctx, `{"last_by_subj":"`+f.subjects()+`"}`)
 	}
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		return t, nil
@@ -63,29 +74,27 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 	if err != nil {
 		return t, fmt.Errorf("message %d: %w", t.seq, err)
 	}
-	t.found, t.exact, t.subject = true, m.Seq == t.seq, m.Subject
-	if h, err := nats.DecodeHeadersMsg(m.Header); err == nil {
-		t.position, _ = listeners.ParsePosition(h.Get(headerSequence)) // zero: not one of ours
+	t.found, t.exact, t.subject = true, m.Sequence == t.seq, m.Subject
+	if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil {
+		t.position = p
 	}
 	return t, nil
 }
 
-type storedMessage struct {
-	Subject string `json:"subject"`
-	Seq     uint64 `json:"seq"`
-	Header  []byte `json:"hdrs"`
-}
-
-// message fetches one message from the leader. The client library would take
-// the direct way, to any replica.
-func (f *Firehose) message(ctx context.Context, query string) (*storedMessage, error) {
+// ask fetches a message from the leader. The client library would take the
+// direct way, to any replica.
+func (f *Firehose) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg, error) {
 	reply, err := f.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+f.opts.Stream, []byte(query))
 	if err != nil {
 		return nil, err
 	}
 	var r struct {
-		Message *storedMessage   `json:"message"`
-		Error   *natsjs.APIError `json:"error"`
+		Message *struct {
+			Subject string `json:"subject"`
+			Seq     uint64 `json:"seq"`
+			Header  []byte `json:"hdrs"`
+		} `json:"message"`
+		Error *natsjs.APIError `json:"error"`
 	}
 	if err := json.Unmarshal(reply.Data, &r); err != nil {
 		return nil, err
@@ -96,5 +105,11 @@ func (f *Firehose) message(ctx context.Context, query string) (*storedMessage, e
 	if r.Message == nil {
 		return nil, natsjs.ErrInvalidJetStreamResponse
 	}
-	return r.Message, nil
+	m := &natsjs.RawStreamMsg{Subject: r.Message.Subject, Sequence: r.Message.Seq}
+	if len(r.Message.Header) > 0 {
+		if m.Header, err = nats.DecodeHeadersMsg(r.Message.Header); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
 }

@@ -40,6 +40,10 @@ type window struct {
 	published, answered int
 	broken              bool // answers are missing for good
 	fault               error
+	// strays are messages of ours that the server has stored behind one that it
+	// refused, because a stranger's had taken its place. They must go, or the
+	// stream's tail would hide the gap.
+	strays []uint64
 
 	stored listeners.Position
 
@@ -58,14 +62,14 @@ type entry struct {
 	after listeners.Position
 }
 
-func (e *entry) last() uint64 { return e.first + uint64(e.n) - 1 } //nolint:gosec // n > 0
+func (e *entry) last() uint64 { return e.first + uint64(e.n) - 1 }
 
 // position returns that of the message with a sequence.
 func (e *entry) position(seq uint64) listeners.Position {
 	if e.batch.Kind == listeners.Reset {
 		return e.batch.Position
 	}
-	return e.batch.Events[e.start+int(seq-e.first)].Position //nolint:gosec // within the batch
+	return e.batch.Events[e.start+int(seq-e.first)].Position
 }
 
 func newWindow(pending int) *window {
@@ -88,7 +92,7 @@ func (w *window) add(b *listeners.Batch, start, n int) {
 			w.entries, w.head = w.entries[:kept], 0
 		}
 		w.entries = append(w.entries, entry{batch: b, start: start, n: n, first: w.high + 1, after: b.Position})
-		w.high += uint64(n) //nolint:gosec // n > 0
+		w.high += uint64(n)
 		return
 	}
 	if w.head < len(w.entries) {
@@ -168,6 +172,9 @@ func (w *window) ack(reply string, seq uint64, err error) {
 		w.bytes -= int(w.sizes[seq%uint64(len(w.sizes))])
 		w.advance(seq)
 	default:
+		if refused(w.fault) {
+			w.strays = append(w.strays, seq)
+		}
 		w.fail(errAckLost)
 	}
 	if w.wakeAt != 0 && (w.acked >= w.wakeAt || w.answered == w.published) {
@@ -208,26 +215,34 @@ func (w *window) interrupt(err error) {
 	}
 }
 
+// An admission is the answer to a message that wants to be sent.
+type admission uint8
+
+const (
+	granted admission = iota
+	full              // wake tells when to ask again
+	over              // a fault ended the attempt
+)
+
 // admit counts a message of this size as sent and returns where its answer
-// goes. It returns ok false while the window is full, and a fault when the
-// attempt is over.
-func (w *window) admit(size, maxBytes int) (reply string, ok bool, fault error) {
+// goes.
+func (w *window) admit(size, maxBytes int) (reply string, answer admission) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fault != nil {
-		return "", false, w.fault
+		return "", over
 	}
 	inFlight := w.sent - w.acked
 	if inFlight > 0 && (inFlight >= uint64(len(w.sizes)) || w.bytes+size > maxBytes) {
 		// Half a window at a time saves a wake-up for each message.
 		w.wakeAt = w.acked + (inFlight+1)/2
-		return "", false, nil
+		return "", full
 	}
 	w.sent++
 	w.published++
-	w.sizes[w.sent%uint64(len(w.sizes))] = int32(min(size, 1<<30)) //nolint:gosec // bounded
+	w.sizes[w.sent%uint64(len(w.sizes))] = int32(min(size, 1<<30))
 	w.bytes += int(w.sizes[w.sent%uint64(len(w.sizes))])
-	return w.reply, true, nil
+	return w.reply, granted
 }
 
 // withdraw takes back the last admitted message, which was never sent.
@@ -273,6 +288,7 @@ func (w *window) begin(inbox string, seq uint64) {
 	w.reply = inbox + "." + strconv.Itoa(w.attempt)
 	w.acked, w.sent = seq, seq
 	w.bytes, w.published, w.answered, w.broken, w.fault = 0, 0, 0, false, nil
+	w.strays = nil
 	select {
 	case <-w.stalled:
 	default:
@@ -287,7 +303,7 @@ func (w *window) skip(seq uint64, upTo listeners.Position) {
 	high := seq
 	for _, e := range old {
 		dropped := 0
-		for dropped < e.n && e.position(e.first+uint64(dropped)).Compare(upTo) <= 0 { //nolint:gosec // small
+		for dropped < e.n && e.position(e.first+uint64(dropped)).Compare(upTo) <= 0 {
 			dropped++
 		}
 		e.start, e.n = e.start+dropped, e.n-dropped
