@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -75,9 +76,9 @@ func (f *Firehose) removeStrays(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for i := len(strays) - 1; i >= 0; i-- {
-		if err := s.DeleteMsg(ctx, strays[i]); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
-			return fmt.Errorf("delete message %d, which a stranger's has cut off: %w", strays[i], err)
+	for i, seq := range slices.Backward(strays) {
+		if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+			return fmt.Errorf("delete message %d, which a stranger's has cut off: %w", seq, err)
 		}
 		f.w.strays = strays[:i]
 	}
