@@ -113,6 +113,10 @@ type decoding struct {
 	refuse  error               // of the feed
 	keys    map[uint32][]string // primary keys
 	keysErr error
+
+	described types // the catalog's
+	typesErr  error
+	asked     [][]uint32 // for the types with these OIDs
 }
 
 func newDecoding(t fataler, maxBytes int) *decoding {
@@ -134,7 +138,16 @@ func newDecoding(t fataler, maxBytes int) *decoding {
 func (d *decoding) connect() {
 	d.decoder = newDecoder(d.batcher, &d.tracker,
 		func(_, table string) bool { return !strings.HasPrefix(table, "other") },
-		func(_ context.Context, relation uint32) ([]string, error) { return d.keys[relation], d.keysErr })
+		d)
+}
+
+func (d *decoding) primaryKey(_ context.Context, relation uint32) ([]string, error) {
+	return d.keys[relation], d.keysErr
+}
+
+func (d *decoding) types(_ context.Context, oids []uint32) (types, error) {
+	d.asked = append(d.asked, oids)
+	return d.described, d.typesErr
 }
 
 // try sends messages until one fails.
