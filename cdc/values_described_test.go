@@ -262,6 +262,22 @@ func TestTypesThatChangedBeforeTheirRowsAreRead(t *testing.T) {
 	}
 }
 
+// to_jsonb would call the cast.
+func TestTypeWithACastToJSONIsText(t *testing.T) {
+	conn := pgtest.Connect(t, pgtest.Database(t))
+	exec(t, conn, `CREATE TYPE mood AS ENUM ('sad')`,
+		`CREATE FUNCTION mood_json(mood) RETURNS json LANGUAGE sql AS $$ SELECT json_build_object('mood', $1::text) $$`,
+		`CREATE CAST (mood AS json) WITH FUNCTION mood_json(mood)`,
+		`CREATE TABLE things (id int PRIMARY KEY, v mood, w mood[])`, `INSERT INTO things VALUES (1, 'sad', '{sad}')`)
+	var rec listenertest.Recorder
+	src := run(t, conn.Config().ConnString(), nil, record(t, &rec, nil))
+	src.caughtUp()
+	want := []string{`read public.things/1: null -> {"id":1,"v":"sad","w":["sad"]}`}
+	if diff := cmp.Diff(want, lines(rec.Events())); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+}
+
 type place struct {
 	Street string
 	No     *int

@@ -94,6 +94,23 @@ func TestAppendJSONOfDescribedTypes(t *testing.T) {
 	}
 }
 
+func TestAppendJSONOfDescribedTypesAllocatesNothingWhenDstIsLarge(t *testing.T) {
+	dst := make([]byte, 0, 4096)
+	for _, tc := range []struct {
+		typ *pgvalue.Type
+		in  string
+	}{
+		{pair, `(1,"q""\\ (,)")`},
+		{couple, `("(1,""a b"")","{""(2,x)"",NULL}","{1.10,NaN}")`},
+		{hstore, `"a"=>"1", "q\""=>NULL`},
+	} {
+		text := []byte(tc.in)
+		if n := testing.AllocsPerRun(100, func() { tc.typ.AppendJSON(dst, text) }); n != 0 {
+			t.Errorf("AppendJSON of %s %q allocates %v times, want 0", tc.typ.Name(), tc.in, n)
+		}
+	}
+}
+
 func TestTypesBeyondTheDepthLimitAreText(t *testing.T) {
 	array, composite := mood, mood
 	for range 32 {
@@ -159,26 +176,26 @@ func TestScanDescribedTypes(t *testing.T) {
 		"enum into a string":             {mood, "sad", new(colour), new(colour("sad"))},
 		"enums into strings":             {moods, "{sad,NULL}", new([]*colour), &[]*colour{new(colour("sad")), nil}},
 		"domain into an int":             {price, "7.00", new(int), new(7)},
-		"domain into any":                {price, "7.00", new(any), ptr[any]("7.00")},
+		"domain into any":                {price, "7.00", new(any), new(any("7.00"))},
 		"domain over an array":           {ids, "{1,2}", new([]int), &[]int{1, 2}},
 		"array of those":                 {idsArray, `{"{1,2}",NULL}`, new([][]int), &[][]int{{1, 2}, nil}},
 		"json into a struct":             {docDomain, `{"A": 3}`, new(struct{ A int }), &struct{ A int }{3}},
 		"composite into a struct":        {pair, "(1,x)", &pairStruct{B: "old", No: "old"}, &pairStruct{A: new(1), B: "x"}},
-		"composite into a pointer":       {pair, "(1,x)", new(*pairStruct), ptr(&pairStruct{A: new(1), B: "x"})},
+		"composite into a pointer":       {pair, "(1,x)", new(*pairStruct), new(&pairStruct{A: new(1), B: "x"})},
 		"composite with NULL":            {pair, `(,"")`, new(pairStruct), &pairStruct{}},
 		"composite into a map":           {pair, "(1,x)", &map[string]string{"z": ""}, &map[string]string{"a": "1", `b "c"`: "x"}},
 		"composite into a map of any":    {pair, "(,x)", new(keyed), &keyed{"a": nil, `b "c"`: "x"}},
-		"composite into any":             {pair, `(1,"""")`, new(any), ptr[any](map[string]any{"a": int64(1), `b "c"`: `"`})},
+		"composite into any":             {pair, `(1,"""")`, new(any), new(any(map[string]any{"a": int64(1), `b "c"`: `"`}))},
 		"composite into a string":        {pair, "(1,x)", new(string), new("(1,x)")},
-		"composite into JSON":            {pair, "(1,x)", new(json.RawMessage), ptr(json.RawMessage(`{"a":1,"b \"c\"":"x"}`))},
+		"composite into JSON":            {pair, "(1,x)", new(json.RawMessage), new(json.RawMessage(`{"a":1,"b \"c\"":"x"}`))},
 		"composites into structs":        {pairs, `{"(1,x)",NULL}`, new([]*pairStruct), &[]*pairStruct{{A: new(1), B: "x"}, nil}},
-		"composites into any":            {pairs, `{"(1,x)",NULL}`, new(any), ptr[any]([]any{map[string]any{"a": int64(1), `b "c"`: "x"}, nil})},
+		"composites into any":            {pairs, `{"(1,x)",NULL}`, new(any), new(any([]any{map[string]any{"a": int64(1), `b "c"`: "x"}, nil}))},
 		"nested into a struct":           {couple, `("(1,x)","{""(2,y)""}",{1.10})`, new(coupleStruct), &coupleStruct{One: map[string]any{"a": int64(1), `b "c"`: "x"}, Others: []map[string]string{{"a": "2", `b "c"`: "y"}}, Prices: []float64{1.1}}},
 		"hstore into a map":              {hstore, `"a"=>"x", "q\""=>"\\"`, new(map[string]string), &map[string]string{"a": "x", `q"`: `\`}},
 		"hstore into a map of its own":   {hstore, `"a"=>""`, new(named), &named{"a": ""}},
 		"hstore into a map of pointers":  {hstore, `"a"=>"x", "b"=>NULL`, new(map[string]*string), &map[string]*string{"a": &x, "b": nil}},
 		"hstore into a map of integers":  {hstore, `"a"=>"5"`, new(map[string]int), &map[string]int{"a": 5}},
-		"hstore into any":                {hstore, `"a"=>"x", "b"=>NULL`, new(any), ptr[any](map[string]any{"a": "x", "b": nil})},
+		"hstore into any":                {hstore, `"a"=>"x", "b"=>NULL`, new(any), new(any(map[string]any{"a": "x", "b": nil}))},
 		"empty hstore":                   {hstore, ``, &map[string]string{"old": ""}, &map[string]string{}},
 		"unescaped text is its own copy": {single, `("""")`, new(struct{ T []byte }), &struct{ T []byte }{[]byte(`"`)}},
 	} {
@@ -202,8 +219,6 @@ type coupleStruct struct {
 	Others []map[string]string
 	Prices []float64
 }
-
-func ptr[T any](v T) *T { return &v }
 
 func TestScanErrorsOfDescribedTypes(t *testing.T) {
 	for name, tc := range map[string]struct {
