@@ -14,6 +14,15 @@ type catalog struct {
 	conn *pgx.Conn
 }
 
+// types looks up types, and those inside them.
+func (q *catalog) types(ctx context.Context, oids []uint32) (types, error) {
+	conn, err := q.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return describeTypes(ctx, conn, oids)
+}
+
 func (q *catalog) connected(ctx context.Context) (*pgx.Conn, error) {
 	if q.conn != nil && !q.conn.IsClosed() {
 		return q.conn, nil

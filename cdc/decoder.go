@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -18,7 +19,8 @@ type decoder struct {
 	*batcher
 	tracker   *tracker
 	wanted    func(schema, table string) bool
-	keys      func(ctx context.Context, relation uint32) ([]string, error)
+	catalog   describer
+	described types
 	relations map[uint32]*relation
 
 	open   bool // between Begin and Commit
@@ -26,17 +28,22 @@ type decoder struct {
 	resume listeners.Position // events up to here are in the feed already
 }
 
+// A describer answers what messages do not say. [catalog] is the one that asks
+// the server.
+type describer interface {
+	primaryKey(ctx context.Context, relation uint32) ([]string, error)
+	types(ctx context.Context, oids []uint32) (types, error)
+}
+
 // newDecoder returns a decoder for a new connection. Everything up to the last
 // position that the batcher appended is left out when the server sends it
 // again.
-func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool,
-	keys func(context.Context, uint32) ([]string, error),
-) *decoder {
+func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, catalog describer) *decoder {
 	b.abandon()
 	t.abandon()
 	return &decoder{
-		batcher: b, tracker: t, wanted: wanted, keys: keys,
-		relations: make(map[uint32]*relation), resume: b.last,
+		batcher: b, tracker: t, wanted: wanted, catalog: catalog,
+		described: make(types), relations: make(map[uint32]*relation), resume: b.last,
 	}
 }
 
@@ -180,6 +187,11 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 			}
 		}
 	}
+	if len(rel.shaped) > 0 {
+		if rel, err = d.fit(ctx, m.Relation, rel, msg, m.Old, m.New); err != nil {
+			return err
+		}
+	}
 	e, err := d.add(ctx, d.seen, len(msg))
 	if err != nil {
 		return err
@@ -256,7 +268,7 @@ func (d *decoder) relation(ctx context.Context, msg []byte) error {
 	skip := !d.wanted(m.Namespace, m.Name)
 	if !skip && (m.Identity == 'f' || m.Identity == 'n') {
 		// The message marks all columns or none; the key is the primary key.
-		key, err := d.keys(ctx, m.ID)
+		key, err := d.catalog.primaryKey(ctx, m.ID)
 		if err != nil {
 			return fmt.Errorf("primary key of %s.%s: %w", m.Namespace, m.Name, err)
 		}
@@ -264,8 +276,58 @@ func (d *decoder) relation(ctx context.Context, msg []byte) error {
 			columns[i].Key = slices.Contains(key, columns[i].Name)
 		}
 	}
-	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns))
+	if !skip {
+		_, again := d.relations[m.ID]
+		if err := d.describe(ctx, columns, again); err != nil {
+			return fmt.Errorf("types of %s.%s: %w", m.Namespace, m.Name, err)
+		}
+	}
+	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns), d.described)
 	rel.skip = skip
 	d.relations[m.ID] = rel
 	return nil
+}
+
+// describe looks up the columns' types that are neither built in nor known from
+// before; again asks for those, too.
+func (d *decoder) describe(ctx context.Context, columns []listeners.Column, again bool) error {
+	oids := foreign(columns)
+	if !again {
+		oids = slices.DeleteFunc(oids, func(oid uint32) bool { return d.described[oid] != nil })
+	}
+	if len(oids) == 0 {
+		return nil
+	}
+	described, err := d.catalog.types(ctx, oids)
+	maps.Copy(d.described, described)
+	return err
+}
+
+// fit returns the relation with types that fit a row, as far as the catalog
+// can help. No message says that a composite was altered; its values show it by
+// their number of fields. Where the catalog is no help, because it knows the
+// composite as it is now and the row is older, it is not asked again before a
+// value of the column fits.
+func (d *decoder) fit(ctx context.Context, id uint32, rel *relation, msg []byte, tuples ...[]uint32) (*relation, error) {
+	misfit := false
+	for i := range rel.shaped {
+		c := &rel.shaped[i]
+		for _, cols := range tuples {
+			if cols == nil || cols[c.index] <= pgoutput.Null {
+				continue
+			}
+			fits := rel.types[c.index].Fits((&row{data: msg, cols: cols}).Text(c.index))
+			misfit = misfit || (!fits && !c.stale)
+			c.stale = !fits
+		}
+	}
+	if !misfit {
+		return rel, nil
+	}
+	if err := d.describe(ctx, rel.schema.Columns, true); err != nil {
+		return rel, fmt.Errorf("types of %s: %w", rel.schema.Collection(), err)
+	}
+	rel = rel.retyped(d.described)
+	d.relations[id] = rel
+	return rel, nil
 }

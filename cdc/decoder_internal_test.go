@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func msgCommit(commit, end uint64) []byte {
 }
 
 // msgRelation describes a table of schema public. A column with a "*" is part
-// of the replica identity; all are of type text.
+// of the replica identity; "v:123" is of the type with OID 123, others are text.
 func msgRelation(id uint32, name string, identity byte, columns ...string) []byte {
 	b := binary.BigEndian.AppendUint32([]byte{'R'}, id)
 	b = append(b, "public\x00"+name+"\x00"...)
@@ -45,12 +46,17 @@ func msgRelation(id uint32, name string, identity byte, columns ...string) []byt
 	b = binary.BigEndian.AppendUint16(b, uint16(len(columns)))
 	for _, c := range columns {
 		name, key := strings.CutPrefix(c, "*")
+		typ := uint64(25)
+		if named, oid, ok := strings.Cut(name, ":"); ok {
+			name = named
+			typ, _ = strconv.ParseUint(oid, 10, 32)
+		}
 		b = append(b, 0)
 		if key {
 			b[len(b)-1] = 1
 		}
 		b = append(b, name+"\x00"...)
-		b = binary.BigEndian.AppendUint32(b, 25)
+		b = binary.BigEndian.AppendUint32(b, uint32(typ))
 		b = binary.BigEndian.AppendUint32(b, math.MaxUint32)
 	}
 	return b
@@ -113,6 +119,10 @@ type decoding struct {
 	refuse  error               // of the feed
 	keys    map[uint32][]string // primary keys
 	keysErr error
+
+	described types // the catalog's
+	typesErr  error
+	asked     [][]uint32 // for the types with these OIDs
 }
 
 func newDecoding(t fataler, maxBytes int) *decoding {
@@ -134,7 +144,16 @@ func newDecoding(t fataler, maxBytes int) *decoding {
 func (d *decoding) connect() {
 	d.decoder = newDecoder(d.batcher, &d.tracker,
 		func(_, table string) bool { return !strings.HasPrefix(table, "other") },
-		func(_ context.Context, relation uint32) ([]string, error) { return d.keys[relation], d.keysErr })
+		d)
+}
+
+func (d *decoding) primaryKey(_ context.Context, relation uint32) ([]string, error) {
+	return d.keys[relation], d.keysErr
+}
+
+func (d *decoding) types(_ context.Context, oids []uint32) (types, error) {
+	d.asked = append(d.asked, oids)
+	return d.described, d.typesErr
 }
 
 // try sends messages until one fails.

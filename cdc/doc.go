@@ -38,6 +38,20 @@
 // of the schema itself are not part of logical replication. Rows of tables
 // that are added to an existing publication are not read, only their changes.
 //
-// Types other than numbers, booleans, text, uuid, json, date and time, bytea
-// and arrays of these appear in JSON as their text.
+// # Values
+//
+// A record's JSON equals to_jsonb(row) for every type, in a session with
+// TimeZone UTC, DateStyle ISO, IntervalStyle postgres and bytea_output hex:
+// numbers keep their digits, arrays, composites and hstore are JSON arrays and
+// objects, domains are what they are over. The exception is a type with a cast
+// to json of its own, other than hstore's: to_jsonb uses the cast, a record has
+// the type's text.
+//
+// Types that are not built in are looked up in the catalog, which says what
+// they are now, while a change may be older. So it is not promised that a
+// composite which was altered between a change and its reading appears as it was
+// then: with another number of fields its value is text, with the same number
+// its fields have their new names. A renamed field keeps its old name until the
+// server describes the table again, which it does on each new connection and
+// after a change to the table. A type that is gone is text.
 package cdc

@@ -2,6 +2,7 @@ package cdc
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 	"github.com/rowcall/rowcall/cdc/internal/pgvalue"
@@ -13,16 +14,36 @@ type relation struct {
 	schema *listeners.Schema
 	types  []*pgvalue.Type // by column
 	skip   bool            // published, but not asked for
+	shaped []shapedColumn
 }
 
-func newRelation(schema *listeners.Schema) *relation {
+// A shapedColumn is one whose values tell when its type was altered.
+type shapedColumn struct {
+	index int
+	stale bool // the last value did not fit, and a look-up has not helped
+}
+
+func newRelation(schema *listeners.Schema, described types) *relation {
 	r := &relation{schema: schema, types: make([]*pgvalue.Type, len(schema.Columns))}
 	for i := range schema.Columns {
 		c := &schema.Columns[i]
-		r.types[i] = pgvalue.Of(c.TypeID)
+		r.types[i] = described.of(c.TypeID)
 		c.Type = r.types[i].Name()
+		if r.types[i].Shaped() {
+			r.shaped = append(r.shaped, shapedColumn{index: i})
+		}
 	}
 	return r
+}
+
+// retyped returns the same version of the table with types looked up again.
+// Records of r keep theirs.
+func (r *relation) retyped(described types) *relation {
+	fresh := &relation{schema: r.schema, types: make([]*pgvalue.Type, len(r.types)), shaped: slices.Clone(r.shaped)}
+	for i, c := range r.schema.Columns {
+		fresh.types[i] = described.of(c.TypeID)
+	}
+	return fresh
 }
 
 // A row is one tuple as it lies in the memory it was received into. It

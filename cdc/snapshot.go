@@ -193,6 +193,7 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, 
 // A snapshotTable is a table as the snapshot shows it.
 type snapshotTable struct {
 	schema, name string
+	columns      []listeners.Column // owned by relation as soon as there is one
 	relation     *relation
 	filter       string // the publication's row filter, "" for none
 	only         string // "ONLY" unless it is partitioned
@@ -251,16 +252,30 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 		for i := range names {
 			columns[i] = listeners.Column{Name: names[i], TypeID: types[i], Key: keys[i]}
 		}
-		t.relation = newRelation(listeners.NewSchema(s.c.database, t.schema, t.name, columns))
+		t.columns = columns
 		return t, nil
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.c.Publication, err)
 	}
-	return slices.DeleteFunc(tables, func(t snapshotTable) bool {
+	tables = slices.DeleteFunc(tables, func(t snapshotTable) bool {
 		return !s.c.wanted(t.schema, t.name) ||
 			(len(collections) > 0 && !slices.Contains(collections, t.schema+"."+t.name))
-	}), nil
+	})
+	var oids []uint32
+	for _, t := range tables {
+		oids = append(oids, foreign(t.columns)...)
+	}
+	var described types
+	if len(oids) > 0 {
+		if described, err = describeTypes(ctx, conn, oids); err != nil {
+			return nil, err
+		}
+	}
+	for i, t := range tables {
+		tables[i].relation = newRelation(listeners.NewSchema(s.c.database, t.schema, t.name, t.columns), described)
+	}
+	return tables, nil
 }
 
 // A tableReader turns tables into events.

@@ -59,7 +59,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	stopReading := context.AfterFunc(ctx, w.interrupt)
 	defer stopReading()
 
-	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog.primaryKey))
+	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog))
 	if ctx.Err() == nil {
 		return true, err
 	}

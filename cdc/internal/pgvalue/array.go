@@ -179,12 +179,16 @@ func (t *Type) appendArray(dst, text []byte) ([]byte, bool) {
 	return append(dst, ']'), true
 }
 
-// appendEscaped is AppendJSON of an item with backslashes. The plain text is put
-// at the end of dst, its JSON behind it, and then the JSON takes its place, so
-// no other buffer is needed.
+// appendEscaped is AppendJSON of an item with backslashes.
 func (t *Type) appendEscaped(dst, text []byte) []byte {
 	start := len(dst)
-	dst = unescape(dst, text)
+	return t.replaceTail(unescape(dst, text), start)
+}
+
+// replaceTail puts the JSON of the text that dst has from start on in place of
+// that text. The JSON is made behind the text and then moved, so no other buffer
+// is needed.
+func (t *Type) replaceTail(dst []byte, start int) []byte {
 	end := len(dst)
 	dst = t.AppendJSON(dst, dst[start:end])
 	n := copy(dst[start:], dst[end:])

@@ -17,7 +17,11 @@
 // trusted and copied as they are, white space and doubled keys included.
 //
 // Types that are not built in (enums, domains, composites, extensions) have
-// OIDs that only a catalog explains. Here they are text: a JSON string.
+// OIDs that only a catalog explains: [Of] reads them as text, a JSON string. The
+// caller who knows more describes them with [Text], [ArrayOf], [Domain],
+// [Composite] and [Hstore], and gets what to_jsonb prints for these, too.
+// A description of a composite may be out of date; then its values are JSON
+// strings where the number of fields tells, and valid JSON always.
 //
 // # Go values
 //

@@ -7,7 +7,8 @@ import "bytes"
 //
 // Text that Postgres never sends for the type becomes a JSON string, so the
 // result is always valid JSON, with one exception: the text of json and jsonb,
-// and of their arrays' elements, is copied without a look at it.
+// and of their arrays' elements, is copied without a look at it. Inside a
+// composite it is looked at: the composite may have been altered since.
 func (t *Type) AppendJSON(dst, text []byte) []byte {
 	switch t.kind {
 	case kindInt, kindNumeric, kindFloat:
@@ -33,6 +34,14 @@ func (t *Type) AppendJSON(dst, text []byte) []byte {
 		}
 	case kindVector:
 		return t.appendVector(dst, text)
+	case kindComposite:
+		if out, ok := t.appendComposite(dst, text); ok {
+			return out
+		}
+	case kindHstore:
+		if out, ok := appendHstore(dst, text); ok {
+			return out
+		}
 	default:
 	}
 	return AppendJSONString(dst, text)

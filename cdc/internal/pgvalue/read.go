@@ -150,6 +150,8 @@ func (t *Type) value(text []byte) (any, error) {
 		return json.RawMessage(append([]byte{}, text...)), nil
 	case kindArray, kindVector:
 		return t.values(text)
+	case kindComposite, kindHstore:
+		return scanMap[map[string]any](t, text)
 	default:
 		return string(text), nil
 	}

@@ -29,12 +29,16 @@ import (
 //   - [sql.Scanner]: gets a string, for bytea a []byte. If it refuses the string
 //     of a finite date, timestamp or timestamptz it gets a time.Time.
 //   - [encoding.TextUnmarshaler]: is set to zero, then gets the text.
+//   - structs: a composite, by the rules of [listeners.Record.Scan], into a zero
+//     value.
+//   - map[string]T: a composite whose fields fit T, or hstore whose strings do.
 //   - any other type for json and jsonb: by [json.Unmarshal] into a zero value.
 //   - any: int64 for integers and oid, string for numeric, float64 for real and
 //     double precision, bool, []byte, time.Time (string if infinite),
-//     json.RawMessage, []any for arrays, and string for all the rest.
+//     json.RawMessage, []any for arrays, map[string]any for composites and
+//     hstore, and string for all the rest.
 //
-// A type with one of these as its underlying type is filled alike. If several
+// A domain is scanned as the type that it is over. A type with one of these as its underlying type is filled alike. If several
 // rules apply, a Scanner comes before all other interfaces; for json and jsonb,
 // json.Unmarshal decides about UnmarshalJSON and UnmarshalText.
 //

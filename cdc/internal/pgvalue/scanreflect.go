@@ -75,6 +75,11 @@ func (t *Type) scanReflect(text []byte, dst any) error {
 		if v.Type().ConvertibleTo(timeType) {
 			return convert(v, text, t.time)
 		}
+		if t.kind == kindComposite {
+			return t.scanStruct(text, v)
+		}
+	case reflect.Map:
+		return t.scanMapReflect(text, v)
 	default:
 	}
 	return errNoWay

@@ -1,5 +1,7 @@
 package pgvalue
 
+import "github.com/rowcall/rowcall/listeners"
+
 // kind groups the types that are read alike.
 type kind uint8
 
@@ -20,16 +22,25 @@ const (
 	kindJSON   // json, jsonb
 	kindArray  // {1,2}
 	kindVector // int2vector, oidvector: 1 2
+	kindComposite
+	kindHstore
 )
 
 // Type says how a column's text is read. It is immutable and may be used by
-// any number of goroutines; get it from [Of].
+// any number of goroutines; get it from [Of], or from [Text], [ArrayOf],
+// [Domain], [Composite] and [Hstore] for what a catalog describes.
 type Type struct {
 	oid   uint32
 	kind  kind
 	delim byte  // between elements; arrays and vectors only
+	depth uint8 // how many types lie inside each other
 	elem  *Type // arrays and vectors only
 	name  string
+
+	fields []field           // composites only
+	schema *listeners.Schema // of the fields
+	shaped bool              // is a composite, or has one inside
+	json   bool              // is json or jsonb, or has them inside
 }
 
 // Of returns the type with an OID. A type that is not built in is read as text,
@@ -41,11 +52,18 @@ func Of(oid uint32) *Type {
 	return &Type{oid: oid}
 }
 
+// Builtin reports whether [Of] knows the type with an OID.
+func Builtin(oid uint32) bool {
+	_, ok := known[oid]
+	return ok
+}
+
 // OID returns the type's OID, as pg_type has it.
 func (t *Type) OID() uint32 { return t.oid }
 
 // Name returns the name that format_type(oid, NULL) prints, such as "bigint" or
-// "text[]". It is empty if the type is not built in.
+// "text[]", or what the constructor was given. It is empty if the type is not
+// built in and nobody described it.
 func (t *Type) Name() string { return t.name }
 
 // known is never written after it is built.
@@ -54,12 +72,12 @@ var known = index(builtins[:])
 func index(rows []builtin) map[uint32]*Type {
 	types := make(map[uint32]*Type, 2*len(rows))
 	for _, b := range rows {
-		t := &Type{oid: b.oid, kind: b.kind, name: b.name}
+		t := &Type{oid: b.oid, kind: b.kind, name: b.name, json: b.kind == kindJSON}
 		types[b.oid] = t
 		if b.array == 0 {
 			continue
 		}
-		a := &Type{oid: b.array, kind: kindArray, name: b.name + "[]", delim: ',', elem: t}
+		a := &Type{oid: b.array, kind: kindArray, name: b.name + "[]", delim: ',', elem: t, json: t.json}
 		if b.oid == oidBox {
 			a.delim = ';'
 		}
