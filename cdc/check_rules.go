@@ -12,19 +12,11 @@ import (
 // left to slotInUse, since a source waits for it first.
 func (inv *inventory) findings(c *config) []Finding {
 	if inv.version < minVersion {
-		return []Finding{{
-			Check: "server_version", Level: Fatal,
-			Text:   fmt.Sprintf("the server is Postgres %s; 14 is the oldest that is supported", versionText(inv.version)),
-			Remedy: "upgrade the server",
-		}}
+		return []Finding{inv.tooOld()}
 	}
 	out := []Finding{{Check: "server_version", Text: "the server is Postgres " + versionText(inv.version)}}
 	if inv.recovery {
-		return append(out, Finding{
-			Check: "standby", Level: Fatal,
-			Text:   "the server is a standby",
-			Remedy: "connect to the primary; in a URL with several hosts, target_session_attrs=read-write picks it",
-		})
+		return append(out, standbyFinding())
 	}
 	out = append(out, inv.walLevelFinding(), inv.privilegeFinding())
 	out = append(out, inv.capacityFindings(c)...)
@@ -40,6 +32,22 @@ func (inv *inventory) findings(c *config) []Finding {
 		})
 	}
 	return out
+}
+
+func (inv *inventory) tooOld() Finding {
+	return Finding{
+		Check: "server_version", Level: Fatal,
+		Text:   fmt.Sprintf("the server is Postgres %s; 14 is the oldest that is supported", versionText(inv.version)),
+		Remedy: "upgrade the server",
+	}
+}
+
+func standbyFinding() Finding {
+	return Finding{
+		Check: "standby", Level: Fatal,
+		Text:   "the server is a standby",
+		Remedy: "connect to the primary; in a URL with several hosts, target_session_attrs=read-write picks it",
+	}
 }
 
 // takesSnapshot says whether a run would read the tables.
@@ -195,16 +203,21 @@ func slotInUse(inv *inventory, c *config) *Finding {
 	if !streams(c) || s == nil || !s.active {
 		return nil
 	}
-	holder := fmt.Sprintf("PID %d", s.activePID)
-	if s.activeBy != "" {
-		holder += " (" + s.activeBy + ")"
-	}
 	return &Finding{
 		Check: "slot", Level: Fatal, Object: c.Slot,
-		Text: fmt.Sprintf("slot %q is in use by %s", c.Slot, holder),
+		Text: fmt.Sprintf("slot %q is in use by %s", c.Slot, s.holder()),
 		Remedy: fmt.Sprintf("stop that process, choose another slot name, or SELECT pg_terminate_backend(%d)",
 			s.activePID),
 	}
+}
+
+// holder names the process that reads the slot.
+func (s *slotInfo) holder() string {
+	text := fmt.Sprintf("PID %d", s.activePID)
+	if s.activeBy != "" {
+		text += " (" + s.activeBy + ")"
+	}
+	return text
 }
 
 func size(bytes int64) string { return humanize.IBytes(uint64(max(0, bytes))) }

@@ -27,7 +27,9 @@ func (e *SetupError) Error() string {
 }
 
 // A SlotError says that the slot cannot be read any more, or is not the one
-// that was read before. Going on would lose changes silently.
+// that was read before: going on would lose changes silently. [DropSlot]
+// returns one if it leaves a slot alone; then Err may be [ErrSlotInUse] or
+// [ErrNoSlot].
 type SlotError struct {
 	Slot   string
 	Reason string
@@ -49,6 +51,12 @@ func (e *SlotError) Error() string {
 
 // Unwrap returns the cause, nil if there is none.
 func (e *SlotError) Unwrap() error { return e.Err }
+
+// Why [DropSlot] leaves a slot alone, for [errors.Is].
+var (
+	ErrSlotInUse = errors.New("the slot is in use")
+	ErrNoSlot    = errors.New("the slot does not exist")
+)
 
 // A DecodeError says that the server sent something that this version cannot
 // read. It is fatal: to skip it would lose an event.

@@ -84,6 +84,7 @@ type publicationInfo struct {
 }
 
 type slotInfo struct {
+	name      string
 	physical  bool
 	plugin    string
 	database  string
@@ -97,4 +98,6 @@ type slotInfo struct {
 	reason    string // why it was invalidated, where the server says (17 and later)
 	retained  int64  // bytes of WAL kept for it
 	lag       int64  // bytes from confirmed to the current position
+	failover  bool   // kept in step on standbys (17 and later)
+	synced    bool   // on a standby: the copy of a primary's slot (17 and later)
 }

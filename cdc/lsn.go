@@ -34,3 +34,15 @@ func (l *LSN) Scan(src any) error {
 	*l = v
 	return err
 }
+
+// MarshalText implements [encoding.TextMarshaler] with the form of String.
+func (l LSN) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
+
+// UnmarshalText implements [encoding.TextUnmarshaler] for that form.
+func (l *LSN) UnmarshalText(text []byte) error {
+	v, err := ParseLSN(string(text))
+	if err == nil {
+		*l = v
+	}
+	return err
+}

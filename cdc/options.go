@@ -52,6 +52,12 @@ type Options struct {
 	// StopTimeout bounds the wait for running listeners when the source
 	// stops. Default 15 s.
 	StopTimeout time.Duration
+	// MaxRetainedWAL is how many bytes of WAL the server may keep for the slot
+	// before the Logger is warned, at most once a minute. The slot is looked up
+	// every 10 s over a connection of its own. Nothing else happens: what to do
+	// is the operator's choice, and max_slot_wal_keep_size the server's. Default:
+	// no look-up.
+	MaxRetainedWAL int64
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -115,6 +121,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	case SnapshotInitial, SnapshotNever, SnapshotOnly:
 	default:
 		faults = append(faults, fmt.Errorf("snapshot %q: want initial, never or only", c.Snapshot))
+	}
+	if c.MaxRetainedWAL < 0 {
+		faults = append(faults, fmt.Errorf("max retained WAL %d: want 0 or more bytes", c.MaxRetainedWAL))
 	}
 	for _, t := range c.Tables {
 		p, err := parsePattern(t)

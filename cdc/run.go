@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -37,6 +38,10 @@ func (s *Source) run(ctx context.Context) error {
 			return err
 		}
 	}
+	watching, stopWatching := context.WithCancel(ctx)
+	var watcher sync.WaitGroup
+	watcher.Go(func() { s.c.watchRetention(watching) })
+	defer func() { stopWatching(); watcher.Wait() }()
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
 	started, began := false, time.Now()

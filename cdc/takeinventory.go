@@ -116,29 +116,7 @@ func (inv *inventory) takePublication(ctx context.Context, conn *pgx.Conn, c *co
 }
 
 func (inv *inventory) takeSlot(ctx context.Context, conn *pgx.Conn, c *config) error {
-	var s slotInfo
-	var restart, confirmed int64
-	// Positions travel as bytes since 0/0. A lost slot has no restart_lsn in
-	// some versions.
-	err := conn.QueryRow(ctx, `
-		WITH now AS (
-		  SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END AS lsn)
-		SELECT s.slot_type = 'physical', coalesce(s.plugin::text, ''), coalesce(s.database::text, ''),
-		       s.temporary, s.active, coalesce(s.active_pid, 0),
-		       concat_ws(', ', nullif(a.application_name, ''), host(a.client_addr)),
-		       coalesce(s.restart_lsn - '0/0', 0)::bigint,
-		       coalesce(s.confirmed_flush_lsn - '0/0', 0)::bigint,
-		       coalesce(s.wal_status, ''), coalesce(to_jsonb(s) ->> 'invalidation_reason', ''),
-		       coalesce(now.lsn - s.restart_lsn, 0)::bigint,
-		       coalesce(now.lsn - s.confirmed_flush_lsn, 0)::bigint
-		FROM now, pg_replication_slots s LEFT JOIN pg_stat_activity a ON a.pid = s.active_pid
-		WHERE s.slot_name = $1`, c.Slot,
-	).Scan(&s.physical, &s.plugin, &s.database, &s.temporary, &s.active, &s.activePID, &s.activeBy,
-		&restart, &confirmed, &s.walStatus, &s.reason, &s.retained, &s.lag)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil
-	}
-	s.restart, s.confirmed = LSN(restart), LSN(confirmed)
-	inv.slot = &s
+	s, err := lookUpSlot(ctx, conn, c.Slot)
+	inv.slot = s
 	return err
 }
