@@ -21,6 +21,7 @@ type runFlags struct {
 	to            *choice
 	untilCaughtUp bool
 	report        string
+	maxRetained   byteSize
 }
 
 // Where events go.
@@ -44,7 +45,7 @@ Without --nats-url a NATS server with JetStream runs inside, on 127.0.0.1:4222.
 
 Interrupt it to stop it; started again it goes on where it was. A slot makes the
 database keep what was not read yet: if you do not come back, drop the slot with
-SELECT pg_drop_replication_slot('…').`,
+"rowcall slots drop".`,
 		Example: `  # One table, with a NATS server inside that stores in ./rowcall-data:
   rowcall run --database-url postgres://app@localhost/shop --tables public.seats
 
@@ -66,6 +67,7 @@ SELECT pg_drop_replication_slot('…').`,
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
 	cmd.Flags().StringVar(&f.report, "report", "", "write at the end what was done, as JSON, to this `file`")
+	cmd.Flags().Var(&f.maxRetained, "max-retained-wal", "warn in the log when the slot keeps more WAL than this, such as 10GB (default: off)")
 	f.log = addLogFlags(cmd)
 	return cmd
 }
@@ -76,6 +78,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	show, logger, logErr := newProgress(a.stderr, bar, f.log.logger)
 	opts := f.source.options()
 	opts.Logger, opts.Progress = logger, show.show
+	opts.MaxRetainedWAL = int64(f.maxRetained)
 
 	faults := []error{
 		logErr,
