@@ -27,7 +27,21 @@ func (t *Type) AppendJSON(dst, text []byte) []byte {
 			return out
 		}
 	case kindJSON:
-		return append(dst, text...)
+		start := len(dst)
+		dst = append(dst, text...)
+		// A line break of a json value is white space, since in a string it is
+		// escaped; who writes one document a line must not find it.
+		for _, lineBreak := range [...]byte{'\n', '\r'} {
+			for at := start; ; {
+				i := bytes.IndexByte(dst[at:], lineBreak)
+				if i < 0 {
+					break
+				}
+				at += i
+				dst[at] = ' '
+			}
+		}
+		return dst
 	case kindArray:
 		if out, ok := t.appendArray(dst, text); ok {
 			return out

@@ -67,6 +67,7 @@ func TestAppendJSON(t *testing.T) {
 		"empty text":                    {oidText, "", `""`},
 		"unknown type":                  {oidUnknown, `"a"=>"b"`, `"\"a\"=>\"b\""`},
 		"bytea":                         {oidBytea, `\xdeadbeef`, `"\\xdeadbeef"`},
+		"json on one line":              {oidJSON, "{\"a\":\r\n 1,\n\"b\": \"x\\ny\"}", `{"a":   1, "b": "x\ny"}`},
 		"json verbatim":                 {oidJSON, `{"a" : 1.10, "a":2}`, `{"a" : 1.10, "a":2}`},
 		"jsonb":                         {oidJSONB, `{"a": 9223372036854775808}`, `{"a": 9223372036854775808}`},
 		"date":                          {oidDate, "2024-01-01", `"2024-01-01"`},
