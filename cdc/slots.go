@@ -139,7 +139,7 @@ func scanSlot(row pgx.CollectableRow) (*slotInfo, error) {
 	err := row.Scan(&s.name, &s.physical, &s.plugin, &s.database, &s.temporary, &s.active, &s.activePID, &s.activeBy,
 		&restart, &confirmed, &s.walStatus, &s.reason, &s.retained, &s.lag, &s.failover, &s.synced)
 	s.restart, s.confirmed = LSN(restart), LSN(confirmed)
-	// A reader may be ahead of what this session's snapshot of the log shows.
+	// A reader may be ahead of what this query's view of the log shows.
 	s.retained, s.lag = max(0, s.retained), max(0, s.lag)
 	return &s, err
 }

@@ -7,7 +7,7 @@ import "bytes"
 //
 // Text that Postgres never sends for the type becomes a JSON string, so the
 // result is always valid JSON, with one exception: the text of json and jsonb,
-// and of their arrays' elements, is copied without a look at it. Inside a
+// and of their arrays' elements, is copied as it is, on one line. Inside a
 // composite it is looked at: the composite may have been altered since.
 func (t *Type) AppendJSON(dst, text []byte) []byte {
 	switch t.kind {
