@@ -58,6 +58,10 @@ type Options struct {
 	// is the operator's choice, and max_slot_wal_keep_size the server's. Default:
 	// no look-up.
 	MaxRetainedWAL int64
+	// StateDir is a directory for what a source remembers from one run to the
+	// next, in a file named after the slot. It is created when it is missing.
+	// Default: nothing is remembered but what the server knows of the slot.
+	StateDir string
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)

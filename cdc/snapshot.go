@@ -151,20 +151,11 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 // where there is none, as far as they were asked for; collections narrows them
 // further.
 func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, collections []string, b *batcher) (listeners.Position, error) {
-	conn, err := s.c.connect(ctx)
+	conn, now, err := e.join(ctx, s.c)
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var now time.Time
-	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
-		if _, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+literal(e.snapshot)); err == nil {
-			err = conn.QueryRow(ctx, "SELECT now()").Scan(&now)
-		}
-	}
-	if err != nil {
-		return listeners.Position{}, fmt.Errorf("import snapshot %q: %w", e.snapshot, err)
-	}
+	defer hangUp(ctx, conn.PgConn())
 	tables, err := s.snapshotTables(ctx, conn, inv, collections)
 	if err != nil {
 		return listeners.Position{}, err
@@ -172,22 +163,51 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, 
 	b.abandon()
 	// The last LSN before the consistent point is no record's, so it is not
 	// that of any commit, and every later commit is at the point or after it.
-	b.begin(listeners.Snapshot, listeners.CauseSnapshot, uint64(e.at)-1, listeners.Tx{Time: now.UTC()})
+	b.begin(listeners.Snapshot, listeners.CauseSnapshot, uint64(e.at)-1, listeners.Tx{Time: now})
 	if err := b.mark(ctx, listeners.Reset, 0); err != nil {
 		return listeners.Position{}, err
 	}
+	if err := s.readTables(ctx, conn, tables, b); err != nil {
+		return listeners.Position{}, err
+	}
+	end := listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: math.MaxUint32}
+	return end, b.mark(ctx, listeners.Live, end.Index)
+}
+
+// join opens a connection whose transaction sees the snapshot, and returns the
+// time at which that began.
+func (e *exported) join(ctx context.Context, c *config) (*pgx.Conn, time.Time, error) {
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return nil, time.Time{}, err
+	}
+	var now time.Time
+	if _, err = conn.Exec(ctx, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"); err == nil {
+		if _, err = conn.Exec(ctx, "SET TRANSACTION SNAPSHOT "+literal(e.snapshot)); err == nil {
+			err = conn.QueryRow(ctx, "SELECT now()").Scan(&now)
+		}
+	}
+	if err != nil {
+		hangUp(ctx, conn.PgConn())
+		return nil, time.Time{}, fmt.Errorf("import snapshot %q: %w", e.snapshot, err)
+	}
+	return conn, now.UTC(), nil
+}
+
+// readTables emits the rows of tables as the batches of one snapshot that b has
+// begun. Their last is emitted even if there are no rows.
+func (s *Source) readTables(ctx context.Context, conn *pgx.Conn, tables []snapshotTable, b *batcher) error {
 	r := &tableReader{conn: conn.PgConn(), b: b, progress: newProgress(s.c, tables)}
 	for _, t := range tables {
 		if err := r.read(ctx, t); err != nil {
-			return listeners.Position{}, fmt.Errorf("read table %s.%s: %w", t.schema, t.name, err)
+			return fmt.Errorf("read table %s.%s: %w", t.schema, t.name, err)
 		}
 	}
 	if err := b.flush(ctx, true); err != nil {
-		return listeners.Position{}, err
+		return err
 	}
 	r.progress.done()
-	end := listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: math.MaxUint32}
-	return end, b.mark(ctx, listeners.Live, end.Index)
+	return nil
 }
 
 // A snapshotTable is a table as the snapshot shows it.

@@ -3,6 +3,7 @@ package cdc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"sync"
@@ -18,6 +19,7 @@ type Source struct {
 	feed    *listeners.Feed
 	stats   counters
 	tracker tracker
+	state   *stateFile // once Run has begun
 
 	ready chan struct{} // closed when Run has set up the slot and publication
 	ended chan struct{} // closed when Run returns
@@ -154,6 +156,11 @@ func (s *Source) Run(ctx context.Context) error {
 	defer close(s.ended)
 	if !subscribed {
 		s.runErr = errNoSubscription
+		s.feed.Close()
+		return s.runErr
+	}
+	if s.state, s.runErr = openState(s.c.StateDir, s.c.Slot); s.runErr != nil {
+		s.runErr = fmt.Errorf("cdc: %w", s.runErr)
 		s.feed.Close()
 		return s.runErr
 	}
