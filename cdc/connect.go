@@ -53,8 +53,10 @@ func transient(err error) bool {
 		setup  *SetupError
 		decode *DecodeError
 		failed *listeners.ListenerError
+		spool  *spoolError
 	)
 	if errors.As(err, &slot) || errors.As(err, &setup) || errors.As(err, &decode) || errors.As(err, &failed) ||
+		errors.As(err, &spool) ||
 		errors.Is(err, errTooManyEvents) || errors.Is(err, listeners.ErrClosed) {
 		return false
 	}

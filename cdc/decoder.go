@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"time"
 
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 	"github.com/rowcall/rowcall/listeners"
@@ -22,6 +23,9 @@ type decoder struct {
 	catalog   describer
 	described types
 	relations map[uint32]*relation
+	spools    *spools
+	into      *spool // takes what comes; nil outside of a block
+	told      uint64 // relations received
 
 	open   bool // between Begin and Commit
 	seen   uint32
@@ -38,11 +42,13 @@ type describer interface {
 // newDecoder returns a decoder for a new connection. Everything up to the last
 // position that the batcher appended is left out when the server sends it
 // again.
-func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, catalog describer) *decoder {
+//
+// Transactions in progress, if the server sends such, are kept in spools.
+func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, catalog describer, spools *spools) *decoder {
 	b.abandon()
 	t.abandon()
 	return &decoder{
-		batcher: b, tracker: t, wanted: wanted, catalog: catalog,
+		batcher: b, tracker: t, wanted: wanted, catalog: catalog, spools: spools,
 		described: make(types), relations: make(map[uint32]*relation), resume: b.last,
 	}
 }
@@ -53,31 +59,46 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 	if len(msg) == 0 {
 		return &DecodeError{LSN: lsn, Err: pgoutput.ErrTruncated}
 	}
+	kind := msg[0]
 	var err error
-	switch msg[0] {
-	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
-		err = d.row(ctx, msg)
-	case pgoutput.TypeBegin:
-		err = d.beginTx(msg)
-	case pgoutput.TypeCommit:
-		err = d.commitTx(ctx, msg)
-	case pgoutput.TypeRelation:
-		err = d.relation(ctx, msg)
-	case pgoutput.TypeTruncate:
-		err = d.truncate(ctx, msg)
-	case pgoutput.TypeType, pgoutput.TypeOrigin:
-		// Types are known by their OID; the origin is not part of an event.
-	default:
-		err = messageError{errors.New("unknown message; protocol version 1 has none such")}
+	if d.into != nil {
+		err = d.spool(msg)
+	} else {
+		err = d.handle(ctx, msg)
 	}
 	if err == nil {
 		return nil
 	}
 	if bad, ok := errors.AsType[messageError](err); ok {
-		return &DecodeError{LSN: lsn, Message: msg[0], Err: bad.error}
+		return &DecodeError{LSN: lsn, Message: kind, Err: bad.error}
 	}
 	return err
 }
+
+// handle handles a message that is not part of a block.
+func (d *decoder) handle(ctx context.Context, msg []byte) error {
+	switch msg[0] {
+	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
+		return d.row(ctx, msg)
+	case pgoutput.TypeBegin:
+		return d.beginTx(msg)
+	case pgoutput.TypeCommit:
+		return d.commitTx(ctx, msg)
+	case pgoutput.TypeRelation:
+		d.told++
+		return d.relation(ctx, msg, d.told)
+	case pgoutput.TypeTruncate:
+		return d.truncate(ctx, msg)
+	case pgoutput.TypeType, pgoutput.TypeOrigin:
+		return nil // types are known by their OID; the origin is not part of an event
+	case pgoutput.TypeStreamStart, pgoutput.TypeStreamAbort, pgoutput.TypeStreamCommit:
+		return d.streamed(ctx, msg)
+	case pgoutput.TypeBeginPrepare, pgoutput.TypeStreamPrepare, pgoutput.TypeCommitPrepared, pgoutput.TypeRollbackPrepared:
+		return d.prepared(ctx, msg)
+	}
+	return messageError{errors.New("unknown message; protocol versions 1 to 4 have none such")}
+}
+
 
 // messageError marks an error that is the message's fault.
 type messageError struct{ error }
@@ -87,12 +108,17 @@ func (d *decoder) beginTx(msg []byte) error {
 	if err != nil {
 		return messageError{err}
 	}
+	return d.start(m.CommitLSN, m.XID, m.CommitTime)
+}
+
+// start opens the transaction that the following rows belong to.
+func (d *decoder) start(commitLSN uint64, xid uint32, at time.Time) error {
 	if d.open {
 		return messageError{errors.New("a transaction begins inside another")}
 	}
 	d.open, d.seen = true, 0
 	d.tracker.begin()
-	d.begin(listeners.Changes, listeners.CauseWrite, m.CommitLSN, listeners.Tx{ID: uint64(m.XID), Time: m.CommitTime})
+	d.begin(listeners.Changes, listeners.CauseWrite, commitLSN, listeners.Tx{ID: uint64(xid), Time: at})
 	if d.repeated() {
 		d.first = false // the feed has its first parts
 	}
@@ -112,11 +138,16 @@ func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
 	if !d.open || m.CommitLSN != d.commit {
 		return messageError{fmt.Errorf("commit of %s, but the open transaction is %s", LSN(m.CommitLSN), LSN(d.commit))}
 	}
+	return d.finish(ctx, m.EndLSN)
+}
+
+// finish delivers the open transaction's last batch.
+func (d *decoder) finish(ctx context.Context, endLSN uint64) error {
 	d.open = false
 	if !d.pending() {
 		// No events, or all of them delivered before: a part that ends a
 		// transaction is never empty, so it was delivered as a whole.
-		d.tracker.nothing(LSN(m.EndLSN), true)
+		d.tracker.nothing(LSN(endLSN), true)
 		return nil
 	}
 	// First the feed, then the tracker: what was received is in the feed, also
@@ -124,7 +155,7 @@ func (d *decoder) commitTx(ctx context.Context, msg []byte) error {
 	if err := d.flush(ctx, true); err != nil {
 		return err
 	}
-	d.tracker.commit(d.last, LSN(m.EndLSN))
+	d.tracker.commit(d.last, LSN(endLSN))
 	return nil
 }
 
@@ -253,7 +284,8 @@ func (d *decoder) known(id uint32) (*relation, error) {
 	return rel, nil
 }
 
-func (d *decoder) relation(ctx context.Context, msg []byte) error {
+// relation takes a description that was received as number told.
+func (d *decoder) relation(ctx context.Context, msg []byte, told uint64) error {
 	m, err := pgoutput.ParseRelation(msg)
 	if err != nil {
 		return messageError{err}
@@ -283,7 +315,7 @@ func (d *decoder) relation(ctx context.Context, msg []byte) error {
 		}
 	}
 	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns), d.described)
-	rel.skip = skip
+	rel.skip, rel.told = skip, told
 	d.relations[m.ID] = rel
 	return nil
 }

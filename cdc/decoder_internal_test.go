@@ -144,7 +144,7 @@ func newDecoding(t fataler, maxBytes int) *decoding {
 func (d *decoding) connect() {
 	d.decoder = newDecoder(d.batcher, &d.tracker,
 		func(_, table string) bool { return !strings.HasPrefix(table, "other") },
-		d)
+		d, newSpools(&config{Options: Options{MaxSpoolBytes: 1 << 20}}))
 }
 
 func (d *decoding) primaryKey(_ context.Context, relation uint32) ([]string, error) {

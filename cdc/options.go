@@ -26,6 +26,19 @@ const (
 	SnapshotOnly SnapshotMode = "only"
 )
 
+// StreamingMode says when the server sends a large transaction.
+type StreamingMode string
+
+// The streaming modes.
+const (
+	// StreamingOn takes a transaction that is larger than the server's
+	// logical_decoding_work_mem while it is in progress, and delivers it when it
+	// has committed.
+	StreamingOn StreamingMode = "on"
+	// StreamingOff has the server keep it, on its own disk, until it commits.
+	StreamingOff StreamingMode = "off"
+)
+
 // Options set up a source. Nil and zero mean the defaults.
 type Options struct {
 	// Tables are patterns "schema.table" or "schema.*"; a name without a dot
@@ -46,6 +59,20 @@ type Options struct {
 	// MaxBatchBytes is the size beyond which a transaction is delivered in
 	// parts. Default 4 MiB.
 	MaxBatchBytes int
+	// Streaming is StreamingOn by default.
+	Streaming StreamingMode
+	// MaxSpoolBytes bounds the memory for streamed transactions that have not
+	// committed. What is beyond goes to temporary files. Default 8 MiB.
+	MaxSpoolBytes int
+	// SpoolDir is where those files are; they go with the process. They may
+	// become as large as all transactions in progress. Default [os.TempDir].
+	SpoolDir string
+	// TwoPhase has the server send a transaction when it is prepared (PREPARE
+	// TRANSACTION) rather than when it commits, which takes load off COMMIT
+	// PREPARED. Listeners hear it after that all the same, and never one that is
+	// rolled back. While a transaction stays prepared, the slot is not confirmed
+	// beyond it: after a restart, what came since comes again. Needs Postgres 15.
+	TwoPhase bool
 	// SlotWait is how long to wait for a slot that another process holds.
 	// Default 5 s, which covers a predecessor that has just died.
 	SlotWait time.Duration
@@ -126,6 +153,13 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	default:
 		faults = append(faults, fmt.Errorf("snapshot %q: want initial, never or only", c.Snapshot))
 	}
+	switch c.Streaming {
+	case "":
+		c.Streaming = StreamingOn
+	case StreamingOn, StreamingOff:
+	default:
+		faults = append(faults, fmt.Errorf("streaming %q: want on or off", c.Streaming))
+	}
 	if c.MaxRetainedWAL < 0 {
 		faults = append(faults, fmt.Errorf("max retained WAL %d: want 0 or more bytes", c.MaxRetainedWAL))
 	}
@@ -138,6 +172,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	}
 	if c.MaxBatchBytes <= 0 {
 		c.MaxBatchBytes = defaultMaxBatchBytes
+	}
+	if c.MaxSpoolBytes <= 0 {
+		c.MaxSpoolBytes = defaultSpoolBytes
 	}
 	if c.SlotWait <= 0 {
 		c.SlotWait = defaultSlotWait

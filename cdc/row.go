@@ -14,6 +14,7 @@ type relation struct {
 	schema *listeners.Schema
 	types  []*pgvalue.Type // by column
 	skip   bool            // published, but not asked for
+	told   uint64          // its number among those received
 	shaped []shapedColumn
 }
 
@@ -39,7 +40,7 @@ func newRelation(schema *listeners.Schema, described types) *relation {
 // retyped returns the same version of the table with types looked up again.
 // Records of r keep theirs.
 func (r *relation) retyped(described types) *relation {
-	fresh := &relation{schema: r.schema, types: make([]*pgvalue.Type, len(r.types)), shaped: slices.Clone(r.shaped)}
+	fresh := &relation{schema: r.schema, told: r.told, types: make([]*pgvalue.Type, len(r.types)), shaped: slices.Clone(r.shaped)}
 	for i, c := range r.schema.Columns {
 		fresh.types[i] = described.of(c.TypeID)
 	}

@@ -102,7 +102,7 @@ func (s *Source) CaughtUp(ctx context.Context) error {
 		if stats := s.Stats(); stats.Received >= target && position.IsZero() {
 			position = stats.Position // everything before target is in the feed
 		}
-		if s.Stats().Confirmed >= target && s.passed(position) {
+		if s.tracker.passed(s.stored()) >= target && s.passed(position) {
 			return nil
 		}
 		if err := s.failed(); err != nil {

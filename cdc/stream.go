@@ -38,12 +38,13 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
 	}
+	options := s.c.pluginOptions(serverVersion(conn))
 	w, err := hijack(conn)
 	if err != nil {
 		return false, err
 	}
 	defer w.close()
-	if err := w.startReplication(ctx, s.c.Slot, s.c.Publication, 0); err != nil {
+	if err := w.startReplication(ctx, s.c.Slot, options); err != nil {
 		return false, fmt.Errorf("start replication from slot %q: %w", s.c.Slot, s.slotLost(err))
 	}
 	// Nobody else can move the slot now.
@@ -59,7 +60,11 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	stopReading := context.AfterFunc(ctx, w.interrupt)
 	defer stopReading()
 
-	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog))
+	spools := newSpools(s.c)
+	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog, spools))
+	if closeErr := spools.close(); closeErr != nil {
+		s.c.Logger.WarnContext(ctx, "closing the files of transactions in progress", "error", closeErr)
+	}
 	if ctx.Err() == nil {
 		return true, err
 	}

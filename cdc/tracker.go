@@ -14,8 +14,9 @@ type tracker struct {
 	mu        sync.Mutex
 	pending   []pendingCommit // delivered to the feed, not known to be stored; oldest first
 	received  LSN             // the last position that the server told
-	confirmed LSN
-	open      bool // inside a transaction
+	confirmed LSN             // but for what is held
+	open      bool            // inside a transaction
+	held      map[uint32]LSN  // of prepared transactions: what is behind their PREPARE
 }
 
 type pendingCommit struct {
@@ -65,6 +66,36 @@ func (t *tracker) nothing(upTo LSN, endsTransaction bool) {
 	}
 }
 
+// prepared is called when a transaction was prepared whose record is at an LSN.
+// The server sends a prepared transaction once. So that it does so again on the
+// next connection, nothing behind the record is confirmed before the
+// transaction is resolved. It may be prepared again in that way.
+func (t *tracker) prepared(xid uint32, at LSN) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.held == nil {
+		t.held = make(map[uint32]LSN)
+	}
+	t.held[xid] = at
+}
+
+// resolved is called when a prepared transaction was rolled back, or when it has
+// committed and is in the feed.
+func (t *tracker) resolved(xid uint32) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.held, xid)
+}
+
+// passed takes the position up to which every subscription has stored
+// everything, and returns up to where everything that has committed is stored.
+func (t *tracker) passed(upTo listeners.Position) LSN {
+	t.stored(upTo)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.confirmed
+}
+
 // stored takes the position up to which every subscription has stored
 // everything, and returns what was received and what may be confirmed.
 func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
@@ -79,7 +110,11 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	if len(t.pending) == 0 {
 		t.pending = nil // or the array would keep growing at its end
 	}
-	return max(t.received, t.confirmed), t.confirmed
+	confirmed = t.confirmed
+	for _, at := range t.held {
+		confirmed = min(confirmed, at)
+	}
+	return max(t.received, t.confirmed), confirmed
 }
 
 // start is called with the slot's confirmed position before streaming.

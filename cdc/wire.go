@@ -130,11 +130,10 @@ func (w *wire) query(sql string) error {
 }
 
 // startReplication starts streaming and returns once the server agreed.
-func (w *wire) startReplication(ctx context.Context, slot, publication string, from LSN) error {
+func (w *wire) startReplication(ctx context.Context, slot, options string) error {
 	stop := context.AfterFunc(ctx, w.interrupt)
 	defer stop()
-	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %s (proto_version '1', publication_names %s)`,
-		slot, from, literal(quote(publication))))
+	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL 0/0 (%s)`, slot, options))
 	for err == nil {
 		var kind byte
 		var body []byte

@@ -336,8 +336,10 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-const startQuery = "Q\x00\x00\x00\x6d" +
-	`START_REPLICATION SLOT "s" LOGICAL 16/B374D848 (proto_version '1', publication_names '"it''s ""mine"""')` + "\x00"
+const (
+	startOptions = `proto_version '1', publication_names '"it''s ""mine"""'`
+	startQuery   = "Q\x00\x00\x00\x65" + `START_REPLICATION SLOT "s" LOGICAL 0/0 (` + startOptions + ")\x00"
+)
 
 func TestStartReplication(t *testing.T) {
 	notice := string(frame('N', "SNOTICE\x00C00000\x00Mhello\x00\x00")) + string(frame('S', "TimeZone\x00UTC\x00"))
@@ -367,7 +369,7 @@ func TestStartReplication(t *testing.T) {
 				_, err := io.WriteString(server, tc.answer)
 				return errors.Join(err, server.Close())
 			})
-			err := w.startReplication(t.Context(), "s", `it's "mine"`, 0x16_B374D848)
+			err := w.startReplication(t.Context(), "s", startOptions)
 			if got := sqlState(err); got != tc.state || (tc.state == "" && !errors.Is(err, tc.err)) {
 				t.Errorf("startReplication() = %v with SQLSTATE %q; want %v, %q", err, got, tc.err, tc.state)
 			}
@@ -388,7 +390,7 @@ func TestStartReplicationEndsWithItsContext(t *testing.T) {
 		why := errors.New("enough")
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(time.Second, func() { cancel(why) })
-		if err := w.startReplication(ctx, "s", `it's "mine"`, 0x16_B374D848); err != why { //nolint:errorlint // as it is
+		if err := w.startReplication(ctx, "s", startOptions); err != why { //nolint:errorlint // as it is
 			t.Errorf("startReplication() = %v, want the cause %v", err, why)
 		}
 	})

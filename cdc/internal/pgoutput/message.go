@@ -73,8 +73,7 @@ func ParseBegin(msg []byte) (Begin, error) {
 // ParseCommit reads a Commit.
 func ParseCommit(msg []byte) (Commit, error) {
 	r := fields(msg)
-	r.byte() // flags, unused
-	c := Commit{CommitLSN: r.uint64(), EndLSN: r.uint64(), CommitTime: r.time()}
+	c := r.commit()
 	return c, r.end()
 }
 

@@ -1,0 +1,36 @@
+package cdc
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// pluginOptions are those of pgoutput for streaming from a server of a major
+// version (Postgres manual, "Logical Streaming Replication Parameters").
+func (c *config) pluginOptions(version int) string {
+	protocol := 1
+	var more strings.Builder
+	if c.Streaming == StreamingOn {
+		protocol = 2
+		more.WriteString(", streaming 'on'")
+	}
+	if c.TwoPhase {
+		protocol = 3
+		more.WriteString(", two_phase 'on'")
+	}
+	if version >= 16 && c.Streaming == StreamingOn {
+		protocol = 4 // which wants the word for what its abort messages hold more
+	}
+	return fmt.Sprintf("proto_version '%d', publication_names %s%s", protocol, literal(quote(c.Publication)), more.String())
+}
+
+// serverVersion returns the server's major version, 0 if it does not tell.
+func serverVersion(conn *pgconn.PgConn) int {
+	major, _, _ := strings.Cut(conn.ParameterStatus("server_version"), ".")
+	// A version in development is such as "19devel".
+	v, _ := strconv.Atoi(strings.TrimRight(major, "abcdefghijklmnopqrstuvwxyz"))
+	return v
+}

@@ -1,0 +1,69 @@
+package cdc
+
+import "errors"
+
+// spools are those of one connection. Their memory is bounded together: beyond
+// max, each that grows goes to disk.
+type spools struct {
+	dir  string
+	max  int
+	used int
+	open map[uint32]*spool
+}
+
+// defaultSpoolBytes is small beside what the server keeps before it streams a
+// transaction at all (logical_decoding_work_mem, 64 MB by default).
+const defaultSpoolBytes = 8 << 20
+
+func newSpools(c *config) *spools {
+	return &spools{dir: c.SpoolDir, max: c.MaxSpoolBytes, open: make(map[uint32]*spool)}
+}
+
+// of returns the spool of a transaction, a new one if there is none.
+func (s *spools) of(xid uint32) *spool {
+	sp := s.open[xid]
+	if sp == nil {
+		sp = &spool{xid: xid, last: xid}
+		s.open[xid] = sp
+	}
+	return sp
+}
+
+// add appends a message to one of them.
+func (s *spools) add(sp *spool, subXID uint32, msg []byte, relation uint64) error {
+	before := len(sp.mem)
+	sp.add(subXID, msg, relation)
+	s.used += len(sp.mem) - before
+	if sp.file == nil && s.used <= s.max || len(sp.mem) < blockSize {
+		return nil // one that has a file needs a buffer only
+	}
+	s.used -= len(sp.mem)
+	return sp.spill(s.dir)
+}
+
+func (s *spools) rollBack(sp *spool, subXID uint32) error {
+	before := len(sp.mem)
+	err := sp.rollBack(subXID)
+	s.used += len(sp.mem) - before
+	return err
+}
+
+// take removes a spool, nil if there is none; the caller closes it.
+func (s *spools) take(xid uint32) *spool {
+	sp := s.open[xid]
+	if sp != nil {
+		s.used -= len(sp.mem)
+		delete(s.open, xid)
+	}
+	return sp
+}
+
+func (s *spools) close() error {
+	var errs []error
+	for _, sp := range s.open {
+		errs = append(errs, sp.close())
+	}
+	clear(s.open)
+	s.used = 0
+	return errors.Join(errs...)
+}
