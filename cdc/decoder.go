@@ -62,7 +62,7 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 	kind := msg[0]
 	var err error
 	if d.into != nil {
-		err = d.spool(msg)
+		err = d.spool(ctx, msg)
 	} else {
 		err = d.handle(ctx, msg)
 	}

@@ -8,21 +8,22 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// pluginOptions are those of pgoutput for streaming from a server of a major
-// version (Postgres manual, "Logical Streaming Replication Parameters").
-func (c *config) pluginOptions(version int) string {
+// pluginOptions are those of pgoutput on a server of a major version (Postgres
+// manual, "Logical Streaming Replication Parameters").
+func (c *config) pluginOptions(version int, streaming bool) string {
 	protocol := 1
 	var more strings.Builder
-	if c.Streaming == StreamingOn {
-		protocol = 2
-		more.WriteString(", streaming 'on'")
-	}
 	if c.TwoPhase {
 		protocol = 3
 		more.WriteString(", two_phase 'on'")
 	}
-	if version >= 16 && c.Streaming == StreamingOn {
-		protocol = 4 // which wants the word for what its abort messages hold more
+	switch {
+	case streaming && version >= 16:
+		protocol = 4
+		more.WriteString(", streaming 'parallel'")
+	case streaming:
+		protocol = max(protocol, 2)
+		more.WriteString(", streaming 'on'")
 	}
 	return fmt.Sprintf("proto_version '%d', publication_names %s%s", protocol, literal(quote(c.Publication)), more.String())
 }

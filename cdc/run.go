@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -48,6 +49,14 @@ func (s *Source) run(ctx context.Context) error {
 	return s.persist(ctx, "replication", func() (bool, error) {
 		ok, err := s.stream(ctx, b, catalog, started)
 		started = started || ok
+		if !s.unstreamed && s.c.Streaming == StreamingOn && strings.HasPrefix(sqlState(err), "XX") {
+			// Servers of all versions to date have failed to decode a transaction
+			// in progress whose savepoint with an ALTER TABLE was rolled back
+			// ("could not map filenode"). When it has committed, they can.
+			s.unstreamed = true
+			s.c.Logger.WarnContext(ctx, "the server failed at a transaction in progress; going on without streaming", "error", err)
+			return true, errUnstreamed
+		}
 		if !started && sqlState(err) == "55006" && time.Since(began) > s.c.SlotWait {
 			// Taken since the set-up. Later it may be our own last connection.
 			err = &SlotError{Slot: s.c.Slot, Reason: "another process reads it", Err: err, Remedy: "stop that one, or choose another slot"}
@@ -55,6 +64,8 @@ func (s *Source) run(ctx context.Context) error {
 		return ok, err
 	})
 }
+
+var errUnstreamed = errors.New("connecting again to do without streaming")
 
 // persist repeats an attempt that fails for a reason that may pass, with
 // growing delays. An attempt reports whether it got anywhere; then the delays

@@ -10,7 +10,7 @@ import (
 )
 
 // spool keeps a message of a block, or ends the block. It may overwrite msg.
-func (d *decoder) spool(msg []byte) error {
+func (d *decoder) spool(ctx context.Context, msg []byte) error {
 	sp := d.into
 	switch kind := msg[0]; kind {
 	case pgoutput.TypeStreamStop:
@@ -47,6 +47,11 @@ func (d *decoder) spool(msg []byte) error {
 		if kind == pgoutput.TypeRelation {
 			d.told++
 			told = d.told
+			if sp.prepared { // the server will not describe it again to others
+				if err := d.relation(ctx, msg, told); err != nil {
+					return err
+				}
+			}
 		}
 		return d.spools.add(sp, subXID, msg, told)
 	}
