@@ -57,6 +57,14 @@ func TestFindings(t *testing.T) {
 				Remedy: "choose another slot name",
 			},
 		},
+		"two-phase on a server that is too old": {
+			spoil: func(inv *inventory) { inv.version = 140012 },
+			opts:  Options{TwoPhase: true},
+			want: &Finding{
+				Check: "two_phase", Level: Fatal, Text: "the server is Postgres 14.12, which does not send prepared transactions",
+				Remedy: "do without two-phase (they arrive whole when they commit), or upgrade to 15",
+			},
+		},
 		"temporary slot": {
 			spoil: func(inv *inventory) { inv.slot.temporary = true },
 			want: &Finding{

@@ -20,6 +20,13 @@ func (inv *inventory) findings(c *config) []Finding {
 	}
 	out = append(out, inv.walLevelFinding(), inv.privilegeFinding())
 	out = append(out, inv.capacityFindings(c)...)
+	if c.TwoPhase && inv.version < 150000 {
+		out = append(out, Finding{
+			Check: "two_phase", Level: Fatal,
+			Text:   fmt.Sprintf("the server is Postgres %s, which does not send prepared transactions", versionText(inv.version)),
+			Remedy: "do without two-phase (they arrive whole when they commit), or upgrade to 15",
+		})
+	}
 	out = append(out, inv.slotFindings(c)...)
 	out = append(out, inv.tableFindings(c)...)
 	out = append(out, inv.publicationFindings(c)...)

@@ -24,9 +24,11 @@ type decoder struct {
 	described types
 	relations map[uint32]*relation
 	spools    *spools
-	into      *spool // takes what comes; nil outside of a block
-	told      uint64 // relations received
+	park      func(msg []byte, cause *DecodeError) error // nil stops instead
+	into      *spool                                     // takes what comes; nil outside of a block
+	told      uint64                                     // relations received
 
+	lsn    LSN  // of the message
 	open   bool // between Begin and Commit
 	seen   uint32
 	resume listeners.Position // events up to here are in the feed already
@@ -56,23 +58,37 @@ func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, 
 // message handles one message of the plugin. It keeps msg. The returned error
 // is a [DecodeError], or that of the feed or of ctx.
 func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
+	d.lsn = lsn
 	if len(msg) == 0 {
-		return &DecodeError{LSN: lsn, Err: pgoutput.ErrTruncated}
+		return d.judge(nil, 0, messageError{pgoutput.ErrTruncated})
 	}
-	kind := msg[0]
-	var err error
 	if d.into != nil {
-		err = d.spool(ctx, msg)
-	} else {
-		err = d.handle(ctx, msg)
+		return d.judge(msg, msg[0], d.spool(ctx, msg))
 	}
+	return d.judge(msg, msg[0], d.handle(ctx, msg))
+}
+
+// judge parks a message of a kind that could not be read, or names the error.
+func (d *decoder) judge(msg []byte, kind byte, err error) error {
 	if err == nil {
 		return nil
 	}
-	if bad, ok := errors.AsType[messageError](err); ok {
-		return &DecodeError{LSN: lsn, Message: kind, Err: bad.error}
+	bad, ok := errors.AsType[messageError](err)
+	if !ok {
+		return err
 	}
-	return err
+	cause := &DecodeError{LSN: d.lsn, Message: kind, Err: bad.error}
+	if d.park == nil {
+		return cause
+	}
+	if kind == pgoutput.TypeRelation {
+		// Whichever table it was, its rows are not what is known of it.
+		clear(d.relations)
+	}
+	if err := d.park(msg, cause); err != nil {
+		return errors.Join(cause, err)
+	}
+	return nil
 }
 
 // handle handles a message that is not part of a block.
@@ -98,7 +114,6 @@ func (d *decoder) handle(ctx context.Context, msg []byte) error {
 	}
 	return messageError{errors.New("unknown message; protocol versions 1 to 4 have none such")}
 }
-
 
 // messageError marks an error that is the message's fault.
 type messageError struct{ error }

@@ -85,6 +85,9 @@ type Options struct {
 	// is the operator's choice, and max_slot_wal_keep_size the server's. Default:
 	// no look-up.
 	MaxRetainedWAL int64
+	// Undecodable says what happens with a message that cannot be read. Default
+	// UndecodableStop. To park needs a StateDir.
+	Undecodable UndecodablePolicy
 	// StateDir is a directory for what a source remembers from one run to the
 	// next, in a file named after the slot. It is created when it is missing.
 	// Default: nothing is remembered but what the server knows of the slot.
@@ -159,6 +162,17 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	case StreamingOn, StreamingOff:
 	default:
 		faults = append(faults, fmt.Errorf("streaming %q: want on or off", c.Streaming))
+	}
+	switch c.Undecodable {
+	case "":
+		c.Undecodable = UndecodableStop
+	case UndecodableStop:
+	case UndecodablePark:
+		if c.StateDir == "" {
+			faults = append(faults, errors.New("undecodable messages are parked in the StateDir; name one"))
+		}
+	default:
+		faults = append(faults, fmt.Errorf("undecodable %q: want stop or park", c.Undecodable))
 	}
 	if c.MaxRetainedWAL < 0 {
 		faults = append(faults, fmt.Errorf("max retained WAL %d: want 0 or more bytes", c.MaxRetainedWAL))

@@ -61,7 +61,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	defer stopReading()
 
 	spools := newSpools(s.c)
-	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog, spools))
+	err = s.read(ctx, w, s.newDecoder(b, catalog, spools))
 	if closeErr := spools.close(); closeErr != nil {
 		s.c.Logger.WarnContext(ctx, "closing the files of transactions in progress", "error", closeErr)
 	}
@@ -78,6 +78,18 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 		}
 	}
 	return true, err
+}
+
+// newDecoder returns a decoder for a new connection that delivers to the feed.
+func (s *Source) newDecoder(b *batcher, catalog *catalog, spools *spools) *decoder {
+	d := newDecoder(b, &s.tracker, s.c.wanted, catalog, spools)
+	if s.c.Undecodable == UndecodablePark {
+		d.park = func(msg []byte, cause *DecodeError) error {
+			s.c.Logger.Error("a message cannot be read; it is parked", "slot", s.c.Slot, "state_dir", s.c.StateDir, "error", cause)
+			return s.c.park(msg, cause)
+		}
+	}
+	return d
 }
 
 // checkSlot refuses to read a slot that is not where this source left it: the

@@ -163,10 +163,11 @@ func (d *decoder) replay(ctx context.Context, xid uint32, c pgoutput.Commit) (er
 	// is the newest description holds afterwards.
 	since := maps.Clone(d.relations)
 	err = sp.each(func(msg []byte, told uint64) error {
+		kind := msg[0]
 		if told != 0 {
-			return d.relation(ctx, msg, told)
+			return d.judge(msg, kind, d.relation(ctx, msg, told))
 		}
-		return d.handle(ctx, msg)
+		return d.judge(msg, kind, d.handle(ctx, msg))
 	})
 	if err != nil {
 		return err

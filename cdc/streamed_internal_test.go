@@ -177,8 +177,12 @@ func TestBadBlocksAreDecodeErrors(t *testing.T) {
 			d := newDecoding(t, whole)
 			err := d.try(messages...)
 			bad, ok := errors.AsType[*DecodeError](err)
-			if !ok || bad.LSN != 0xABC || bad.Message != messages[len(messages)-1][0] {
-				t.Errorf("message() = %v, want a DecodeError with the last message's place and type", err)
+			kind := messages[len(messages)-1][0]
+			if name == "row of an unknown table" {
+				kind = 'I'
+			}
+			if !ok || bad.LSN != 0xABC || bad.Message != kind {
+				t.Errorf("message() = %v, want a DecodeError of %q with its place", err, kind)
 			}
 		})
 	}

@@ -16,6 +16,7 @@ import (
 // runFlags are the flags of "rowcall run".
 type runFlags struct {
 	source        *sourceFlags
+	reading       streamFlags
 	log           *logFlags
 	nats          natsFlags
 	to            *choice
@@ -68,6 +69,7 @@ database keep what was not read yet: if you do not come back, drop the slot with
 		"end once everything that was committed at the start is stored")
 	cmd.Flags().StringVar(&f.report, "report", "", "write at the end what was done, as JSON, to this `file`")
 	cmd.Flags().Var(&f.maxRetained, "max-retained-wal", "warn in the log when the slot keeps more WAL than this, such as 10GB (default: off)")
+	f.reading.add(cmd)
 	f.log = addLogFlags(cmd)
 	return cmd
 }
@@ -79,6 +81,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	opts := f.source.options()
 	opts.Logger, opts.Progress = logger, show.show
 	opts.MaxRetainedWAL = int64(f.maxRetained)
+	f.reading.apply(opts)
 
 	faults := []error{
 		logErr,
