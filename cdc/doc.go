@@ -26,6 +26,9 @@
 // IDENTITY FULL it is filled in from the old row. A table's columns are those
 // of the stream, at the time of the change.
 //
+// A large transaction is received while it is in progress, spooled to disk, and
+// delivered after its commit, without what was rolled back to a savepoint.
+//
 // Memory is bounded by MaxBytes for batches that wait, whatever the size of a
 // transaction or the slowness of a listener. Then the socket is not read,
 // while status updates go on so that the server does not give up.
