@@ -4,10 +4,14 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench build need-go need-postgres need-cc
+.PHONY: help demo test test-postgres-matrix soak lint bench build need-go need-postgres need-cc
+
+# What test-postgres-matrix tests with, and for how long soak goes on.
+VERSIONS ?= 14 15 16 17 18
+MINUTES ?= 10
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
 	$(GO) run ./cmd/rowcall demo
@@ -15,6 +19,17 @@ demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
 test: need-postgres need-cc ## vet, then all tests with the race detector
 	$(GO) vet ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
+
+# The other packages do not talk to PostgreSQL.
+test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those that VERSIONS="16 18" names
+	@set -e; for version in $(VERSIONS); do \
+		bin=$$($(GO) run ./internal/tools/pgfetch $$version); \
+		echo "make: PostgreSQL $$version in $$bin" >&2; \
+		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 9m ./cdc/... ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
+	done
+
+soak: need-postgres need-cc ## random histories with crashes, MINUTES=10 long; a failure prints its seed
+	ROWCALL_SOAK=$(MINUTES)m CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^TestRandomHistory$$' -v ./cdc
 
 lint: need-go ## run golangci-lint at the pinned version
 	@set -e; \

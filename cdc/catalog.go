@@ -12,6 +12,7 @@ import (
 type catalog struct {
 	c    *config
 	conn *pgx.Conn
+	lost map[uint32]bool // relations whose lost key was reported
 }
 
 // types looks up types, and those inside them.

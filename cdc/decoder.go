@@ -39,6 +39,8 @@ type decoder struct {
 type describer interface {
 	primaryKey(ctx context.Context, relation uint32) ([]string, error)
 	types(ctx context.Context, oids []uint32) (types, error)
+	liveColumns(ctx context.Context, relation uint32) ([]liveColumn, error)
+	keyLost(ctx context.Context, relation uint32, table, reason string)
 }
 
 // newDecoder returns a decoder for a new connection. Everything up to the last
@@ -315,7 +317,7 @@ func (d *decoder) relation(ctx context.Context, msg []byte, told uint64) error {
 	skip := !d.wanted(m.Namespace, m.Name)
 	if !skip && (m.Identity == 'f' || m.Identity == 'n') {
 		// The message marks all columns or none; the key is the primary key.
-		key, err := d.catalog.primaryKey(ctx, m.ID)
+		key, err := d.keyThen(ctx, m)
 		if err != nil {
 			return fmt.Errorf("primary key of %s.%s: %w", m.Namespace, m.Name, err)
 		}

@@ -160,6 +160,9 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, 
 	if err != nil {
 		return listeners.Position{}, err
 	}
+	if err := settle(ctx, conn, tables); err != nil {
+		return listeners.Position{}, err
+	}
 	b.abandon()
 	// The last LSN before the consistent point is no record's, so it is not
 	// that of any commit, and every later commit is at the point or after it.

@@ -132,8 +132,11 @@ func TestRecordJSONOfUserTypesEqualsToJsonb(t *testing.T) {
 	for name := range userTypes {
 		if skipped[name] == nil {
 			table := `"` + name + `".things`
-			exec(t, conn, "INSERT INTO "+table+" (v) SELECT v FROM "+table,
-				"ALTER TABLE "+table+" REPLICA IDENTITY FULL", "UPDATE "+table+" SET v = v")
+			exec(t, conn, "INSERT INTO "+table+" (v) SELECT v FROM "+table)
+			if userTypes[name].generated == "" { // version 18 wants a full identity to be published in full
+				exec(t, conn, "ALTER TABLE "+table+" REPLICA IDENTITY FULL")
+			}
+			exec(t, conn, "UPDATE "+table+" SET v = v")
 		}
 	}
 	src.caughtUp()
@@ -154,7 +157,7 @@ func TestRecordJSONOfUserTypesEqualsToJsonb(t *testing.T) {
 			}
 			for _, e := range events[name] {
 				sameJSON(t, conn, fmt.Sprint(e.Op, " after"), e.After, e.Key)
-				if e.Op == listeners.Update {
+				if e.Op == listeners.Update && tc.generated == "" {
 					sameJSON(t, conn, "update before", e.Before, e.Key)
 				}
 			}
