@@ -56,29 +56,6 @@ func (q *catalog) primaryKey(ctx context.Context, relation uint32) ([]string, er
 	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
-// slotState is what pg_replication_slots says of the slot.
-type slotState struct {
-	exists    bool
-	confirmed LSN
-	walStatus string
-}
-
-func (q *catalog) slot(ctx context.Context) (slotState, error) {
-	conn, err := q.connected(ctx)
-	if err != nil {
-		return slotState{}, err
-	}
-	var state slotState
-	err = conn.QueryRow(ctx, `
-		SELECT true, coalesce(confirmed_flush_lsn, '0/0')::text, coalesce(wal_status, '')
-		FROM pg_replication_slots WHERE slot_name = $1`, q.c.Slot).
-		Scan(&state.exists, &state.confirmed, &state.walStatus)
-	if err == pgx.ErrNoRows { //nolint:errorlint // QueryRow returns it as it is
-		return slotState{}, nil
-	}
-	return state, err
-}
-
 // endOfLog returns a position at or after the end of every transaction that
 // has committed. It is the insert position as soon as that is flushed: with
 // synchronous_commit off this takes up to three times wal_writer_delay. At
