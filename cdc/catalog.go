@@ -62,6 +62,9 @@ func (q *catalog) primaryKey(ctx context.Context, relation uint32) ([]string, er
 // the start of a page the insert position is past a header that nobody
 // flushes, so after a while the flushed position counts.
 func endOfLog(ctx context.Context, conn *pgx.Conn) (LSN, error) {
+	if at, standby, err := replayed(ctx, conn); standby || err != nil {
+		return at, err
+	}
 	var inserted LSN
 	err := conn.QueryRow(ctx, "SELECT pg_current_wal_insert_lsn()::text").Scan(&inserted)
 	deadline := time.Now().Add(time.Second)

@@ -156,17 +156,14 @@ func (s *Source) reading() (system, epoch uint64) {
 	return s.system, s.epoch
 }
 
-// end is a position after everything that the source has delivered or will
-// have confirmed, and before whatever a new snapshot brings.
+// end is a position after everything that the source has delivered, and before
+// whatever a new snapshot brings.
 func (s *Source) end() listeners.Position {
 	_, epoch := s.reading()
-	end := listeners.Position{Epoch: epoch, Index: ^uint32(0)}
 	stats := s.Stats()
-	if stats.Confirmed > 0 {
-		end.Commit = uint64(stats.Confirmed) - 1 // the commit record is before its end
-	}
+	end := listeners.Position{Epoch: epoch, Commit: uint64(stats.Confirmed)}
 	if last := stats.Position; last.Epoch == epoch {
-		end.Commit = max(end.Commit, last.Commit)
+		end.Commit = max(end.Commit, last.Commit+1)
 	}
 	return end
 }

@@ -122,6 +122,11 @@ func (s *Source) beginAgain(ctx context.Context, err error) (bool, error) {
 	}
 	if !again {
 		s.feed.Append(reset) // a full feed has room for one without events
+		timeout, cancel := context.WithTimeout(ctx, s.c.StopTimeout)
+		defer cancel()
+		if waitErr := s.waitStored(timeout, reset.Position, s.passed); waitErr != nil {
+			s.c.Logger.WarnContext(ctx, "not every subscription has heard of the loss; a later run tells it again", "slot", s.c.Slot, "error", waitErr)
+		}
 		return false, err
 	}
 	s.tracker.reset()
