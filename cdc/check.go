@@ -115,7 +115,7 @@ func Check(ctx context.Context, databaseURL string, opts *Options) ([]Finding, e
 		out = append(out, *refused)
 	}
 	out = append(out, inv.findings(c)...)
-	if f := slotInUse(inv, c); f != nil {
+	if f := inv.readByRowcall(c, slotInUse(inv, c)); f != nil {
 		out = append(out, *f)
 	}
 	return out, nil

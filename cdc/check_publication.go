@@ -104,6 +104,12 @@ func (inv *inventory) missingPublication(c *config) Finding {
 		Check: "publication", Object: c.Publication,
 		Text: fmt.Sprintf("publication %q does not exist yet and will be created", c.Publication),
 	}
+	if inv.recovery {
+		f.Level = Fatal
+		f.Text = fmt.Sprintf("publication %q does not exist, and cannot be created on a standby", c.Publication)
+		f.Remedy = "on the primary: " + inv.publicationSQL(c, inv.forAllTables(c))
+		return f
+	}
 	if inv.slot != nil {
 		// The server looks a publication up as of the change that it decodes, so
 		// a younger one is not found; from 18 on it skips the change instead.

@@ -15,8 +15,11 @@ func (inv *inventory) findings(c *config) []Finding {
 		return []Finding{inv.tooOld()}
 	}
 	out := []Finding{{Check: "server_version", Text: "the server is Postgres " + versionText(inv.version)}}
-	if inv.recovery {
+	if inv.recovery && inv.version < standbyVersion {
 		return append(out, standbyFinding())
+	}
+	if inv.recovery {
+		out = append(out, inv.standbyFindings()...)
 	}
 	out = append(out, inv.walLevelFinding(), inv.privilegeFinding())
 	out = append(out, inv.capacityFindings(c)...)
@@ -28,6 +31,7 @@ func (inv *inventory) findings(c *config) []Finding {
 		})
 	}
 	out = append(out, inv.slotFindings(c)...)
+	out = append(out, inv.failoverFindings(c)...)
 	out = append(out, inv.tableFindings(c)...)
 	out = append(out, inv.publicationFindings(c)...)
 	out = append(out, inv.identityFindings(c)...)
@@ -52,7 +56,7 @@ func (inv *inventory) tooOld() Finding {
 func standbyFinding() Finding {
 	return Finding{
 		Check: "standby", Level: Fatal,
-		Text:   "the server is a standby",
+		Text:   "the server is a standby, and only Postgres 16 and later can read changes from one",
 		Remedy: "connect to the primary; in a URL with several hosts, target_session_attrs=read-write picks it",
 	}
 }
@@ -176,6 +180,9 @@ func (inv *inventory) slotFindings(c *config) []Finding {
 			again += fmt.Sprintf("changes since %s are gone, since no snapshot is taken", s.confirmed)
 		} else {
 			again += fmt.Sprintf("a new snapshot is taken; changes since %s are in it as they stand, one by one they are gone", s.confirmed)
+		}
+		if c.LostSlot == LostSlotResnapshot {
+			return finding(Warning, why, fmt.Sprintf("nothing: the next run drops it and takes a new snapshot; changes since %s are in it as they stand", s.confirmed))
 		}
 		return finding(Fatal, why, again)
 	case s.walStatus == "unreserved":

@@ -73,7 +73,7 @@ func TestCheckServerSettings(t *testing.T) {
 		t.Errorf("Check(max_wal_senders=0) (-want +got):\n%s", diff)
 	}
 
-	pgtest.Exec(t, u, `ALTER SYSTEM RESET ALL`)
+	pgtest.Exec(t, u, `ALTER SYSTEM RESET ALL`, `ALTER SYSTEM SET wal_level = logical`)
 	if err := os.WriteFile(filepath.Join(s.Dir(), "data", "standby.signal"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -81,9 +81,20 @@ func TestCheckServerSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	want = []cdc.Finding{{
-		Check: "standby", Level: cdc.Fatal, Text: "the server is a standby",
-		Remedy: "connect to the primary; in a URL with several hosts, target_session_attrs=read-write picks it",
+		Check: "hot_standby_feedback", Level: cdc.Warning,
+		Text:   "hot_standby_feedback is off and primary_slot_name is empty: a vacuum on the primary may invalidate the slot",
+		Remedy: "set hot_standby_feedback = on, and primary_slot_name to a physical slot of the primary, and reload",
+	}, {
+		Check: "publication", Level: cdc.Fatal, Object: "rowcall_postgres",
+		Text:   `publication "rowcall_postgres" does not exist, and cannot be created on a standby`,
+		Remedy: `on the primary: CREATE PUBLICATION "rowcall_postgres" FOR ALL TABLES WITH (publish_via_partition_root = true)`,
 	}}
+	if s.Version() < 16 {
+		want = []cdc.Finding{{
+			Check: "standby", Level: cdc.Fatal, Text: "the server is a standby, and only Postgres 16 and later can read changes from one",
+			Remedy: "connect to the primary; in a URL with several hosts, target_session_attrs=read-write picks it",
+		}}
+	}
 	if diff := cmp.Diff(want, atLeast(cdc.Warning, check(t, u, nil))); diff != "" {
 		t.Errorf("Check(standby) (-want +got):\n%s", diff)
 	}

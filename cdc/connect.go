@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
@@ -26,22 +24,8 @@ func (c *config) connect(ctx context.Context) (*pgx.Conn, error) {
 // connectReplication opens a connection in replication mode and returns the
 // cluster's system identifier.
 func (c *config) connectReplication(ctx context.Context) (*pgconn.PgConn, uint64, error) {
-	settings := c.conn.Config.Copy()
-	settings.RuntimeParams = maps.Clone(settings.RuntimeParams)
-	settings.RuntimeParams["replication"] = "database"
-	conn, err := pgconn.ConnectConfig(ctx, settings)
-	if err != nil {
-		return nil, 0, fmt.Errorf("connect to database %q for replication: %w", c.database, err)
-	}
-	system, err := pglogrepl.IdentifySystem(ctx, conn)
-	if err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("identify system: %w", err), conn.Close(ctx))
-	}
-	var id uint64
-	if _, err := fmt.Sscan(system.SystemID, &id); err != nil {
-		return nil, 0, errors.Join(fmt.Errorf("system identifier %q: %w", system.SystemID, err), conn.Close(ctx))
-	}
-	return conn, id, nil
+	conn, id, err := c.connectIdentified(ctx)
+	return conn, id.system, err
 }
 
 // transient reports whether it is worth to connect again: what the server

@@ -35,6 +35,12 @@ type SlotError struct {
 	Reason string
 	Remedy string
 	Err    error
+	// Lost says that changes were lost, so that only a new snapshot helps:
+	// [LostSlotResnapshot] would have begun again.
+	Lost bool
+
+	server identity // if it is another cluster or history
+	drop   bool     // the slot is to be dropped whatever the policy
 }
 
 // Error implements error.

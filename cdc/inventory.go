@@ -16,6 +16,10 @@ type inventory struct {
 	createDB    bool // CREATE privilege on the database, needed to create a publication
 	recovery    bool // a standby
 
+	feedback     bool   // hot_standby_feedback
+	primarySlot  string // primary_slot_name
+	awaitedSlots string // synchronized_standby_slots, "" before 17
+
 	walLevel          string
 	synchronousCommit string
 	walWriterDelay    string // with unit, such as 200ms

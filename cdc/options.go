@@ -92,6 +92,15 @@ type Options struct {
 	// next, in a file named after the slot. It is created when it is missing.
 	// Default: nothing is remembered but what the server knows of the slot.
 	StateDir string
+	// LostSlot says what happens when changes are lost. Default: LostSlotFail.
+	// LostSlotResnapshot needs SnapshotInitial.
+	LostSlot LostSlotPolicy
+	// RetainedWALPolicy says what happens beyond MaxRetainedWAL. Default:
+	// RetainedWALWarn.
+	RetainedWALPolicy RetainedWALPolicy
+	// Failover makes the slot one that standbys keep in step (sync_replication_slots),
+	// so that the source goes on after a promotion. Needs Postgres 17.
+	Failover bool
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -121,6 +130,10 @@ type config struct {
 	database string
 	conn     *pgx.ConnConfig
 	patterns []pattern
+
+	// Of tests; 0 is the default.
+	watchInterval time.Duration
+	snapshotPause time.Duration
 }
 
 // newConfig applies defaults and reports every fault at once.
@@ -174,6 +187,7 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	default:
 		faults = append(faults, fmt.Errorf("undecodable %q: want stop or park", c.Undecodable))
 	}
+	faults = append(faults, c.slotPolicies()...)
 	if c.MaxRetainedWAL < 0 {
 		faults = append(faults, fmt.Errorf("max retained WAL %d: want 0 or more bytes", c.MaxRetainedWAL))
 	}

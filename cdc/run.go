@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -13,40 +12,72 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 )
 
-// run is Run without its end.
+// run is Run without its end. A session that loses its slot may be followed by
+// another one.
 func (s *Source) run(ctx context.Context) error {
-	conn, err := s.connectFirst(ctx)
-	if err != nil {
-		return err
+	for first := true; ; first = false {
+		err := s.session(ctx, first)
+		again, err := s.beginAgain(ctx, err)
+		if !again || err != nil {
+			return err
+		}
 	}
-	inv, snapshot, err := s.setUp(ctx, conn)
-	closeErr := conn.Close(context.WithoutCancel(ctx))
-	if err != nil {
-		return err
-	}
-	if closeErr != nil {
-		s.c.Logger.DebugContext(ctx, "closing the set-up connection", "error", closeErr)
-	}
-	s.mu.Lock()
-	s.shared = snapshot
-	s.mu.Unlock()
-	close(s.ready)
+}
 
-	b := &batcher{emit: s.append, source: s.c.database, epoch: s.epoch, maxBytes: s.c.MaxBatchBytes}
+// prepare connects and sets up: at once or not at all in the beginning, and
+// with patience later.
+func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snapshot bool, err error) {
+	attempt := func() (bool, error) {
+		connect := s.c.connect
+		if first {
+			connect = s.connectFirst
+		}
+		conn, err := connect(ctx)
+		if err != nil {
+			return false, err
+		}
+		inv, snapshot, err = s.setUp(ctx, conn)
+		if closeErr := conn.Close(context.WithoutCancel(ctx)); closeErr != nil {
+			s.c.Logger.DebugContext(ctx, "closing the set-up connection", "error", closeErr)
+		}
+		return false, err
+	}
+	if first {
+		_, err = attempt()
+	} else {
+		err = s.persist(ctx, "set-up", attempt)
+	}
+	return inv, snapshot, err
+}
+
+// session reads one slot, from its making or from where it stands, until it
+// ends for good.
+func (s *Source) session(ctx context.Context, first bool) error {
+	inv, snapshot, err := s.prepare(ctx, first)
+	if err != nil {
+		return err
+	}
+	if !done(s.ready) {
+		s.mu.Lock()
+		s.shared = snapshot
+		s.mu.Unlock()
+		close(s.ready)
+	}
+
+	_, epoch := s.reading()
+	b := &batcher{emit: s.append, source: s.c.database, epoch: epoch, maxBytes: s.c.MaxBatchBytes}
 	if snapshot {
-		err := s.persist(ctx, "snapshot", func() (bool, error) { return false, s.initial(ctx, inv, b) })
+		err := s.persist(ctx, "snapshot", func() (bool, error) { return false, s.patient(ctx, s.initial(ctx, inv, b)) })
 		if err != nil || s.c.Snapshot == SnapshotOnly {
 			return err
 		}
 	}
-	watching, stopWatching := context.WithCancel(ctx)
-	var watcher sync.WaitGroup
-	watcher.Go(func() { s.c.watchRetention(watching) })
-	defer func() { stopWatching(); watcher.Wait() }()
+	ctx, release := s.guard(ctx)
+	defer release()
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
 	started, began := false, time.Now()
-	return s.persist(ctx, "replication", func() (bool, error) {
+	err = s.persist(ctx, "replication", func() (bool, error) {
 		ok, err := s.stream(ctx, b, catalog, started)
 		started = started || ok
 		if !s.unstreamed && s.c.Streaming == StreamingOn && strings.HasPrefix(sqlState(err), "XX") {
@@ -63,6 +94,10 @@ func (s *Source) run(ctx context.Context) error {
 		}
 		return ok, err
 	})
+	if stopped := stoppedBy(ctx); stopped != nil {
+		return stopped
+	}
+	return err
 }
 
 var errUnstreamed = errors.New("connecting again to do without streaming")

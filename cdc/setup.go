@@ -63,14 +63,17 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 			s.c.Logger.WarnContext(ctx, "check", "finding", f.Text, "remedy", f.Remedy)
 		}
 	}
-	repl, id, err := s.c.connectReplication(ctx)
+	repl, id, err := s.c.connectIdentified(ctx)
 	if err != nil {
 		return nil, false, err
 	}
 	defer repl.Close(context.WithoutCancel(ctx))
 	s.mu.Lock()
-	s.epoch = id
+	s.standby = inv.recovery
 	s.mu.Unlock()
+	if inv.slot, err = s.takeOver(ctx, repl, id, inv.slot); err != nil {
+		return nil, false, err
+	}
 
 	snapshot = s.c.Snapshot == SnapshotOnly || (s.c.Snapshot == SnapshotInitial && inv.slot == nil)
 	if s.c.Snapshot == SnapshotOnly {
@@ -88,7 +91,12 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 	switch {
 	case inv.slot != nil:
 		s.c.Logger.InfoContext(ctx, "found slot", "slot", s.c.Slot, "confirmed", inv.slot.confirmed.String())
+		if err := s.keepOnStandbys(ctx, repl, inv.slot.failover); err != nil {
+			return nil, false, err
+		}
 	case s.c.Snapshot == SnapshotNever:
+		told := s.tellOfWait(ctx, s.c.Slot)
+		defer told()
 		slot, err := pglogrepl.CreateReplicationSlot(ctx, repl, s.c.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 			Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
 		})
@@ -101,6 +109,9 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 			return nil, false, err
 		}
 		s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
+		if err := s.made(ctx, repl, id, slot.ConsistentPoint); err != nil {
+			return nil, false, err
+		}
 	}
 	return inv, snapshot, nil
 }

@@ -27,24 +27,23 @@ type exported struct {
 	slot     string
 	snapshot string
 	at       LSN
+	server   identity
 }
 
 // export creates a temporary slot. It waits for the transactions that are
 // running, as the server does for every new slot.
 func (s *Source) export(ctx context.Context) (*exported, error) {
-	conn, id, err := s.c.connectReplication(ctx)
+	conn, id, err := s.c.connectIdentified(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if id != s.epoch {
-		return nil, errors.Join(fmt.Errorf("the server is another cluster now (system identifier %d, was %d)", id, s.epoch), conn.Close(ctx))
+	if system, _ := s.reading(); id.system != system {
+		return nil, errors.Join(fmt.Errorf("the server is another cluster now (system identifier %d, was %d)", id.system, system), conn.Close(ctx))
 	}
 	suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
-	e := &exported{conn: conn, slot: s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix}
-	waiting := time.AfterFunc(3*time.Second, func() {
-		s.c.Logger.InfoContext(ctx, "the new slot waits for transactions that are still running", "slot", e.slot)
-	})
-	defer waiting.Stop()
+	e := &exported{conn: conn, server: id, slot: s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix}
+	told := s.tellOfWait(ctx, e.slot)
+	defer told()
 	made, err := pglogrepl.CreateReplicationSlot(ctx, conn, e.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
 		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
 	})
@@ -68,12 +67,14 @@ func (e *exported) close(ctx context.Context) {
 // permanent once all of it is stored. So a slot that exists says that its
 // snapshot was delivered; after a crash before that, the next run begins
 // again.
-func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error {
+func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err error) {
 	e, err := s.export(ctx)
 	if err != nil {
 		return err
 	}
 	defer e.close(ctx)
+	ctx, release := s.guardSnapshot(ctx, e.slot)
+	defer release(&err)
 	s.c.Logger.InfoContext(ctx, "snapshot begins", "at", e.at.String())
 	end, err := s.readSnapshot(ctx, e, inv, nil, b)
 	if err != nil {
@@ -85,6 +86,9 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 	}
 	err = s.waitStored(ctx, end, func(p listeners.Position) bool { return s.stored().Compare(p) >= 0 })
 	if err != nil {
+		return err
+	}
+	if err := s.making(e.server, e.at); err != nil {
 		return err
 	}
 	conn, err := s.c.connect(ctx)
@@ -102,7 +106,7 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) error 
 		return fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 	}
 	s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", e.at.String())
-	return nil
+	return s.made(ctx, e.conn, e.server, e.at.String())
 }
 
 func (s *Source) waitStored(ctx context.Context, p listeners.Position, stored func(listeners.Position) bool) error {
@@ -130,6 +134,7 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 		return listeners.Position{}, nil // the feed brings it
 	}
 	var end listeners.Position
+	_, epoch := s.reading()
 	err := s.persist(ctx, "snapshot", func() (bool, error) {
 		e, err := s.export(ctx)
 		if err != nil {
@@ -138,7 +143,7 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 		defer e.close(ctx)
 		b := &batcher{
 			emit:   func(_ context.Context, b *listeners.Batch) error { return emit(b) },
-			source: s.c.database, epoch: s.epoch, maxBytes: s.c.MaxBatchBytes,
+			source: s.c.database, epoch: epoch, maxBytes: s.c.MaxBatchBytes,
 		}
 		end, err = s.readSnapshot(ctx, e, nil, collections, b)
 		return false, err

@@ -27,12 +27,17 @@ type Source struct {
 	ended chan struct{} // closed when Run returns
 	kick  chan struct{} // asks for a status update now
 
-	mu     sync.Mutex
-	begun  bool
-	subs   []*subscription // that were not closed
-	epoch  uint64          // once ready
-	shared bool            // Run begins with a snapshot for those who came before it
-	runErr error           // once ended
+	mu      sync.Mutex
+	begun   bool
+	subs    []*subscription // that were not closed
+	epoch   uint64          // once ready
+	system  uint64          // likewise
+	standby bool            // the server is one; likewise
+	shared  bool            // Run begins with a snapshot for those who came before it
+	runErr  error           // once ended
+
+	losses int // of slots, that Run has begun again after
+	pauses int // of snapshots that kept too much WAL
 
 	stopOnce sync.Once
 }
@@ -41,8 +46,9 @@ var _ listeners.Source = (*Source)(nil)
 
 type subscription struct {
 	*listeners.Subscription
-	reported  bool // its end was logged
-	abandoned bool // closed by stop, so the slot goes on to hold what it has not handled
+	durable   listeners.Durable // the listener, if it is one
+	reported  bool              // its end was logged
+	abandoned bool              // closed by stop, so the slot goes on to hold what it has not handled
 }
 
 // released reports whether its owner has closed it. Source.mu is held.
@@ -99,7 +105,8 @@ func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.Su
 	if err != nil {
 		return nil, err
 	}
-	s.subs = append(s.subs, &subscription{Subscription: sub})
+	durable, _ := l.(listeners.Durable)
+	s.subs = append(s.subs, &subscription{Subscription: sub, durable: durable})
 	return sub, nil
 }
 

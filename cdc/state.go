@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // A state is what a source remembers from one run to the next, in a file of
@@ -19,7 +21,15 @@ type state struct {
 	// Confirmed is at or after everything that was ever confirmed to the
 	// server: it is stored before a status update says so.
 	Confirmed LSN `json:"confirmed"`
+	// Epoch is that of the positions where it is not the system identifier.
+	Epoch uint64 `json:"epoch,string,omitempty"`
+	// Absent says that the slot is not expected to exist: its snapshot has not
+	// been stored, or it was given up. With Confirmed it may just have been made.
+	Absent bool `json:"absent,omitempty"`
+	Lost   loss `json:"lost,omitzero"`
 }
+
+func (s state) epoch() uint64 { return cmp.Or(s.Epoch, s.SystemID) }
 
 // A stateFile keeps a state. Its zero path means in memory only.
 type stateFile struct {
@@ -27,8 +37,12 @@ type stateFile struct {
 
 	mu      sync.Mutex
 	state   state
-	existed bool // there was a file when it was opened
+	existed bool      // there was a file when it was opened
+	reached time.Time // when reach stored last
 }
+
+// stateInterval is the least time between two stores of a position.
+const stateInterval = time.Second
 
 // openState reads the state of a slot; a file that is missing is an empty one.
 func openState(dir, slot string) (*stateFile, error) {
@@ -49,6 +63,38 @@ func openState(dir, slot string) (*stateFile, error) {
 	}
 	f.existed = true
 	return f, nil
+}
+
+// reload reads the file again: until a moment ago another process may have
+// written to it.
+func (f *stateFile) reload(slot string) error {
+	if f.path == "" {
+		return nil
+	}
+	now, err := openState(filepath.Dir(f.path), slot)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.state, f.existed = now.state, now.existed
+	return nil
+}
+
+// reach stores a confirmed position, at once if now is true, and returns the
+// one that is stored.
+func (f *stateFile) reach(confirmed LSN, now bool) (LSN, error) {
+	f.mu.Lock()
+	stored, wait := f.state.Confirmed, f.path != "" && !now && time.Since(f.reached) < stateInterval
+	f.mu.Unlock()
+	if confirmed <= stored || wait {
+		return stored, nil
+	}
+	err := f.update(func(s *state) { s.Confirmed = confirmed })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reached = time.Now()
+	return f.state.Confirmed, err
 }
 
 func (f *stateFile) get() state {

@@ -23,17 +23,13 @@ const (
 // stream reads the slot over one connection until that ends or ctx does. It
 // reports whether streaming started.
 func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again bool) (started bool, err error) {
-	conn, id, err := s.c.connectReplication(ctx)
+	conn, id, err := s.c.connectIdentified(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer conn.Close(context.WithoutCancel(ctx))
-	if id != s.epoch {
-		return false, &SlotError{
-			Slot:   s.c.Slot,
-			Reason: fmt.Sprintf("the server is another cluster now (system identifier %d, was %d)", id, s.epoch),
-			Remedy: "check where the connection string leads; a new run takes the new cluster as it is",
-		}
+	if err := s.recognise(ctx, conn, id); err != nil {
+		return false, err
 	}
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
@@ -45,7 +41,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	}
 	defer w.close()
 	if err := w.startReplication(ctx, s.c.Slot, options); err != nil {
-		return false, fmt.Errorf("start replication from slot %q: %w", s.c.Slot, s.slotLost(err))
+		return false, fmt.Errorf("start replication from slot %q: %w", s.c.Slot, s.slotLost(ctx, err))
 	}
 	// Nobody else can move the slot now.
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
@@ -68,11 +64,14 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if ctx.Err() == nil {
 		return true, err
 	}
+	if stopped := stoppedBy(ctx); stopped != nil {
+		return true, stopped
+	}
 	// Status goes on while the subscriptions finish.
 	err = s.stop(ctx)
 	stopStatus()
 	wg.Wait()
-	if statusErr := w.status(s.tracker.stored(s.stored())); statusErr == nil {
+	if statusErr := s.tell(ctx, w, true); statusErr == nil {
 		if finishErr := w.finish(finishTimeout); finishErr != nil {
 			s.c.Logger.DebugContext(ctx, "the server did not confirm the end of streaming", "error", finishErr)
 		}
@@ -92,47 +91,44 @@ func (s *Source) newDecoder(b *batcher, catalog *catalog, spools *spools) *decod
 	return d
 }
 
-// checkSlot refuses to read a slot that is not where this source left it: the
-// server starts at the slot's own position, and silently.
+// checkSlot refuses to read a slot that is not the one that this source left.
 func (s *Source) checkSlot(ctx context.Context, catalog *catalog, again bool) error {
-	slot, err := catalog.slot(ctx)
+	slot, err := catalog.lookUp(ctx)
 	if err != nil {
 		return fmt.Errorf("look up slot %q: %w", s.c.Slot, err)
 	}
-	const remedy = "changes were lost: drop the slot, if there is one, and run again for a new snapshot"
-	switch {
-	case !slot.exists:
-		return &SlotError{Slot: s.c.Slot, Reason: "it does not exist any more", Remedy: remedy}
-	case slot.walStatus == "lost":
-		return &SlotError{Slot: s.c.Slot, Reason: "the server has removed WAL that it needs (max_slot_wal_keep_size)", Remedy: remedy}
+	if err := s.sameSlot(slot); err != nil {
+		return err
+	}
+	if slot == nil {
+		return s.lost("it does not exist any more")
 	}
 	if !again {
 		s.tracker.start(slot.confirmed)
-		return nil
-	}
-	if confirmed := s.Stats().Confirmed; slot.confirmed > confirmed {
-		return &SlotError{
-			Slot:   s.c.Slot,
-			Reason: fmt.Sprintf("it is at %s, but only %s was confirmed: it was recreated, or somebody else read it", slot.confirmed, confirmed),
-			Remedy: remedy,
-		}
 	}
 	return nil
 }
 
-// slotLost recognises a start that no retry can help.
-func (s *Source) slotLost(err error) error {
+// slotLost recognises an answer of the server that no retry can help.
+func (s *Source) slotLost(ctx context.Context, err error) error {
 	switch sqlState(err) {
-	case "55000": // object not in prerequisite state: the slot was invalidated
-		return &SlotError{
-			Slot: s.c.Slot, Reason: "the server cannot read it any more", Err: err,
-			Remedy: "changes were lost: drop the slot and run again for a new snapshot",
+	case "55000": // object not in prerequisite state: invalidated, or a standby's that cannot be read there
+		q := &catalog{c: s.c}
+		defer q.close(ctx)
+		slot, lookUpErr := q.lookUp(ctx)
+		if lookUpErr != nil {
+			return fmt.Errorf("look up slot %q, which cannot be read: %w", s.c.Slot, lookUpErr) // tried again
 		}
+		if slot != nil && slot.walStatus != "lost" {
+			return &SlotError{Slot: s.c.Slot, Reason: "the server does not let it be read", Err: err, Remedy: "see the server's log"}
+		}
+		e := s.lost("the server cannot read it any more")
+		e.Err = err
+		return e
 	case "42704": // undefined object: slot or publication
-		return &SlotError{
-			Slot: s.c.Slot, Reason: "it or its publication is gone", Err: err,
-			Remedy: "changes were lost: drop the slot, if there is one, and run again for a new snapshot",
-		}
+		e := s.lost("it or its publication is gone")
+		e.Err = err
+		return e
 	}
 	return err
 }
@@ -151,7 +147,7 @@ func (s *Source) read(ctx context.Context, w *wire, d *decoder) error {
 				return err
 			}
 		case 'E':
-			return s.slotLost(serverError(body))
+			return s.slotLost(ctx, serverError(body))
 		case 'c':
 			return errors.New("the server ended replication")
 		default: // notices and parameter changes
@@ -187,7 +183,7 @@ func (s *Source) reportStatus(ctx context.Context, w *wire) {
 			w.interrupt()
 			return
 		}
-		if err := w.status(s.tracker.stored(s.stored())); err != nil {
+		if err := s.tell(ctx, w, false); err != nil {
 			w.interrupt()
 			return
 		}

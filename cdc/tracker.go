@@ -117,6 +117,13 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	return max(t.received, t.confirmed), confirmed
 }
 
+// reset forgets everything: positions of another slot come.
+func (t *tracker) reset() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.pending, t.received, t.confirmed, t.open = nil, 0, 0, false
+}
+
 // start is called with the slot's confirmed position before streaming.
 func (t *tracker) start(confirmed LSN) {
 	t.mu.Lock()
