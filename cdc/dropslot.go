@@ -18,6 +18,9 @@ type DropOptions struct {
 	// slot before it comes back. A Source that was reading it ends with a
 	// [SlotError].
 	Force bool
+	// StateDir is that of the Source which read the slot: its state is removed
+	// together with the slot, so that it does not miss it. Default: none.
+	StateDir string
 }
 
 // forceTimeout bounds how long DropSlot struggles with holders.
@@ -33,7 +36,12 @@ const forceTimeout = 15 * time.Second
 // standbys. It returns a [SetupError] if the server cannot be reached or the
 // role lacks the REPLICATION privilege. No error holds the password. With Force it needs the right to end the reader's process
 // (pg_signal_backend, or the same role), and gives up after 15 s.
-func DropSlot(ctx context.Context, databaseURL, name string, opts *DropOptions) error {
+func DropSlot(ctx context.Context, databaseURL, name string, opts *DropOptions) (err error) {
+	defer func() {
+		if err == nil && opts != nil && opts.StateDir != "" {
+			err = forget(opts.StateDir, name)
+		}
+	}()
 	if name == "" {
 		return errors.New("cdc: drop slot: the name is missing")
 	}

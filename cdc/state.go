@@ -44,13 +44,24 @@ type stateFile struct {
 // stateInterval is the least time between two stores of a position.
 const stateInterval = time.Second
 
+func statePath(dir, slot string) string { return filepath.Join(dir, slot+".state.json") }
+
+// forget removes the state of a slot, if there is one.
+func forget(dir, slot string) error {
+	err := os.Remove(statePath(dir, slot))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove the state of slot %q: %w", slot, err)
+	}
+	return nil
+}
+
 // openState reads the state of a slot; a file that is missing is an empty one.
 func openState(dir, slot string) (*stateFile, error) {
 	f := new(stateFile)
 	if dir == "" {
 		return f, nil
 	}
-	f.path = filepath.Join(dir, slot+".state.json")
+	f.path = statePath(dir, slot)
 	data, err := os.ReadFile(f.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

@@ -23,6 +23,10 @@ type report struct {
 	CPUSeconds      float64 `json:"cpu_seconds"`
 	MaxRSSBytes     int64   `json:"max_rss_bytes"`
 	Position        string  `json:"position"` // up to which everything is stored; "" if nothing came
+
+	LastEvent        string `json:"last_event,omitempty"` // when the last transaction with events committed, by the server's clock
+	RetainedWALBytes *int64 `json:"retained_wal_bytes,omitempty"`
+	LagBytes         *int64 `json:"lag_bytes,omitempty"`
 }
 
 func newReport(s cdc.Stats, stored listeners.Position, took time.Duration) report {

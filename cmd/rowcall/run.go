@@ -22,7 +22,7 @@ type runFlags struct {
 	to            *choice
 	untilCaughtUp bool
 	report        string
-	maxRetained   byteSize
+	slot          *slotFlags
 }
 
 // Where events go.
@@ -44,7 +44,8 @@ It creates what it needs and does not find: a publication, a replication slot an
 a stream. The first time, it also publishes the rows that are there already.
 Without --nats-url a NATS server with JetStream runs inside, on 127.0.0.1:4222.
 
-Interrupt it to stop it; started again it goes on where it was. A slot makes the
+Interrupt it to stop it; started again it goes on where it was. If the slot is not
+the one that it left, changes are lost, and --lost-slot says what then. A slot makes the
 database keep what was not read yet: if you do not come back, drop the slot with
 "rowcall slots drop".`,
 		Example: `  # One table, with a NATS server inside that stores in ./rowcall-data:
@@ -68,7 +69,7 @@ database keep what was not read yet: if you do not come back, drop the slot with
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
 	cmd.Flags().StringVar(&f.report, "report", "", "write at the end what was done, as JSON, to this `file`")
-	cmd.Flags().Var(&f.maxRetained, "max-retained-wal", "warn in the log when the slot keeps more WAL than this, such as 10GB (default: off)")
+	f.slot = addSlotFlags(cmd)
 	f.reading.add(cmd)
 	f.log = addLogFlags(cmd)
 	return cmd
@@ -80,7 +81,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	show, logger, logErr := newProgress(a.stderr, bar, f.log.logger)
 	opts := f.source.options()
 	opts.Logger, opts.Progress = logger, show.show
-	opts.MaxRetainedWAL = int64(f.maxRetained)
+	f.slot.apply(opts, f.nats.dataDir)
 	f.reading.apply(opts)
 
 	faults := []error{
@@ -120,7 +121,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	err = f.stream(cmd.Context(), source, sub, dest, out)
 	show.end()
 	if f.report != "" {
-		err = errors.Join(err, writeReport(f.report, newReport(source.Stats(), sub.Stored(), time.Since(began))))
+		r := newReport(source.Stats(), sub.Stored(), time.Since(began))
+		r.addSlot(cmd.Context(), source)
+		err = errors.Join(err, writeReport(f.report, r))
 	}
 	return err
 }

@@ -101,12 +101,14 @@ func bytesText(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 func (a *app) slotsDropCommand() *cobra.Command {
 	var f operateFlags
 	var force bool
+	var stateDir string
 	cmd := &cobra.Command{
 		Use:   "drop NAME --database-url URL",
 		Short: "Drop a slot",
 		Long: `Drop removes a logical slot, and the server may delete the WAL that it kept. The
 slot may belong to any database of the cluster. Its reader cannot go on: the next
-"rowcall run" with this name begins with a new snapshot. The publication stays.
+"rowcall run" with this name begins with a new snapshot, if the state that it has
+in --state-dir is removed, too. The publication stays.
 
 A slot that somebody reads is left alone, and the error names the process.
 With --force that process is ended first; a "rowcall run" then ends with an error.`,
@@ -121,7 +123,7 @@ With --force that process is ended first; a "rowcall run" then ends with an erro
 			if args[0] == "" {
 				return usage(errors.New("the slot's name is empty"))
 			}
-			err := cdc.DropSlot(cmd.Context(), f.url, args[0], &cdc.DropOptions{Force: force})
+			err := cdc.DropSlot(cmd.Context(), f.url, args[0], &cdc.DropOptions{Force: force, StateDir: stateDir})
 			var refused *cdc.SlotError
 			if !force && errors.Is(err, cdc.ErrSlotInUse) && errors.As(err, &refused) {
 				refused.Remedy = "stop that process, or end it with --force"
@@ -134,6 +136,7 @@ With --force that process is ended first; a "rowcall run" then ends with an erro
 		},
 	}
 	f.addURL(cmd)
+	cmd.Flags().StringVar(&stateDir, "state-dir", defaultDataDir, "`directory` with the state of the run, which is removed, too, if it is there")
 	cmd.Flags().BoolVar(&force, "force", false, "end the process that reads the slot")
 	return cmd
 }
