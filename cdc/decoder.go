@@ -69,6 +69,10 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 		err = d.truncate(ctx, msg)
 	case pgoutput.TypeType, pgoutput.TypeOrigin:
 		// Types are known by their OID; the origin is not part of an event.
+	case 'A': // Stream Abort
+		// Version 18 sends it to those who asked for no streaming, too, for a
+		// transaction that it dropped from memory because it saw it rolled back.
+		// Nothing of it was sent.
 	default:
 		err = messageError{errors.New("unknown message; protocol version 1 has none such")}
 	}
