@@ -75,6 +75,8 @@ func (d *decoder) streamed(ctx context.Context, msg []byte) error {
 		d.into = d.spools.of(m.XID)
 		return nil
 	case pgoutput.TypeStreamAbort:
+		// Version 18 sends it to those who asked for no streaming, too, for a
+		// transaction that it dropped from memory because it saw it rolled back.
 		m, err := pgoutput.ParseStreamAbort(msg)
 		if err != nil {
 			return messageError{err}
