@@ -26,6 +26,10 @@ type decoder struct {
 	open   bool // between Begin and Commit
 	seen   uint32
 	resume listeners.Position // events up to here are in the feed already
+
+	messages  messenger
+	outboxes  []outboxTable
+	backfills *backfiller // nil: nobody can ask for one
 }
 
 // A describer answers what messages do not say. [catalog] is the one that asks
@@ -58,13 +62,15 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
 		err = d.row(ctx, msg)
 	case pgoutput.TypeBegin:
-		err = d.beginTx(msg)
+		err = d.beginTx(ctx, msg)
 	case pgoutput.TypeCommit:
 		err = d.commitTx(ctx, msg)
 	case pgoutput.TypeRelation:
 		err = d.relation(ctx, msg)
 	case pgoutput.TypeTruncate:
 		err = d.truncate(ctx, msg)
+	case pgoutput.TypeMessage:
+		err = d.logical(ctx, msg)
 	case pgoutput.TypeType, pgoutput.TypeOrigin:
 		// Types are known by their OID; the origin is not part of an event.
 	default:
@@ -82,13 +88,16 @@ func (d *decoder) message(ctx context.Context, lsn LSN, msg []byte) error {
 // messageError marks an error that is the message's fault.
 type messageError struct{ error }
 
-func (d *decoder) beginTx(msg []byte) error {
+func (d *decoder) beginTx(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseBegin(msg)
 	if err != nil {
 		return messageError{err}
 	}
 	if d.open {
 		return messageError{errors.New("a transaction begins inside another")}
+	}
+	if err := d.boundary(ctx, LSN(m.CommitLSN)); err != nil {
+		return err
 	}
 	d.open, d.seen = true, 0
 	d.tracker.begin()
@@ -187,6 +196,9 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 			}
 		}
 	}
+	if rel.outbox != nil {
+		return d.outboxRow(ctx, rel, msg, m.New)
+	}
 	if len(rel.shaped) > 0 {
 		if rel, err = d.fit(ctx, m.Relation, rel, msg, m.Old, m.New); err != nil {
 			return err
@@ -233,7 +245,7 @@ func (d *decoder) truncate(ctx context.Context, msg []byte) error {
 		if err != nil {
 			return err
 		}
-		if !fresh || rel.skip {
+		if !fresh || rel.skip || rel.outbox != nil {
 			continue
 		}
 		e, err := d.add(ctx, d.seen, len(msg))
@@ -284,6 +296,11 @@ func (d *decoder) relation(ctx context.Context, msg []byte) error {
 	}
 	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns), d.described)
 	rel.skip = skip
+	if !skip {
+		if rel.outbox, err = outboxOf(d.outboxes, rel.schema, maps.Clone(d.described)); err != nil {
+			return err
+		}
+	}
 	d.relations[m.ID] = rel
 	return nil
 }

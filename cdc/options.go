@@ -62,6 +62,12 @@ type Options struct {
 	// next, in a file named after the slot. It is created when it is missing.
 	// Default: nothing is remembered but what the server knows of the slot.
 	StateDir string
+	// Messages are the prefixes of logical messages (pg_logical_emit_message) to
+	// deliver; "orders.*" stands for all that begin with "orders.", "*" for all.
+	// Those that begin with "rowcall." are never delivered. Default: none.
+	Messages []string
+	// Outbox are tables whose inserts are messages. Default: none.
+	Outbox []Outbox
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -91,6 +97,8 @@ type config struct {
 	database string
 	conn     *pgx.ConnConfig
 	patterns []pattern
+	prefixes prefixes
+	outboxes []outboxTable
 }
 
 // newConfig applies defaults and reports every fault at once.
@@ -136,6 +144,7 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		}
 		c.patterns = append(c.patterns, p)
 	}
+	faults = append(faults, c.readMessages()...)
 	if c.MaxBatchBytes <= 0 {
 		c.MaxBatchBytes = defaultMaxBatchBytes
 	}
@@ -158,7 +167,8 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 // pin fixes the session settings that decide how values are written, and keeps
 // timeouts meant for interactive users from ending ours.
 func pin(params map[string]string) {
-	// an error instead of a part of the rows
+	// Row security off: an error instead of a part of the rows. The search path:
+	// nobody's operators and functions but the server's own.
 	maps.Copy(params, map[string]string{
 		"application_name":                    "rowcall",
 		"timezone":                            "UTC",
@@ -171,6 +181,7 @@ func pin(params map[string]string) {
 		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
 		"row_security":                        "off",
+		"search_path":                         "pg_catalog",
 	})
 }
 

@@ -15,6 +15,7 @@ type relation struct {
 	types  []*pgvalue.Type // by column
 	skip   bool            // published, but not asked for
 	shaped []shapedColumn
+	outbox *outbox // whose messages its rows are; nil for most
 }
 
 // A shapedColumn is one whose values tell when its type was altered.

@@ -44,6 +44,7 @@ func (s *Source) run(ctx context.Context) error {
 	defer func() { stopWatching(); watcher.Wait() }()
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
+	defer s.backs.close(ctx)
 	started, began := false, time.Now()
 	return s.persist(ctx, "replication", func() (bool, error) {
 		ok, err := s.stream(ctx, b, catalog, started)

@@ -20,6 +20,7 @@ type Source struct {
 	stats   counters
 	tracker tracker
 	state   *stateFile // once Run has begun
+	backs   backfiller // of the reading goroutine
 
 	ready chan struct{} // closed when Run has set up the slot and publication
 	ended chan struct{} // closed when Run returns

@@ -59,7 +59,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	stopReading := context.AfterFunc(ctx, w.interrupt)
 	defer stopReading()
 
-	err = s.read(ctx, w, newDecoder(b, &s.tracker, s.c.wanted, catalog))
+	err = s.read(ctx, w, s.newDecoder(b, catalog))
 	if ctx.Err() == nil {
 		return true, err
 	}
@@ -152,6 +152,9 @@ func (s *Source) copyData(ctx context.Context, d *decoder, body []byte) error {
 		s.tracker.nothing(LSN(binary.BigEndian.Uint64(body[1:])), false)
 		if body[17] != 0 {
 			s.hurry()
+		}
+		if !d.open {
+			return d.boundary(ctx, LSN(binary.BigEndian.Uint64(body[1:])))
 		}
 		return nil
 	}

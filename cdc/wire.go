@@ -133,7 +133,7 @@ func (w *wire) query(sql string) error {
 func (w *wire) startReplication(ctx context.Context, slot, publication string, from LSN) error {
 	stop := context.AfterFunc(ctx, w.interrupt)
 	defer stop()
-	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %s (proto_version '1', publication_names %s)`,
+	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %s (proto_version '1', publication_names %s, messages 'true')`,
 		slot, from, literal(quote(publication))))
 	for err == nil {
 		var kind byte
