@@ -116,11 +116,12 @@ func (c *config) requestBackfill(ctx context.Context, where, id string) (*Backfi
 	if err != nil {
 		return nil, err
 	}
-	err = conn.QueryRow(ctx, "SELECT pg_logical_emit_message(false, $1::text, $2::text)::text",
-		backfillPrefix+c.Slot, string(content)).Scan(&r.LSN)
+	// Nobody waits for such a message to be on disk. A transaction that has a
+	// number and wrote something waits for its commit, which comes later.
+	_, err = conn.Exec(ctx, "SET synchronous_commit = local")
 	if err == nil {
-		// Nobody waits for such a message to be on disk; for a commit one does.
-		_, err = conn.Exec(ctx, "SET synchronous_commit = on; SELECT pg_current_xact_id()")
+		err = conn.QueryRow(ctx, "SELECT pg_logical_emit_message(false, $1::text, $2::text)::text FROM pg_current_xact_id()",
+			backfillPrefix+c.Slot, string(content)).Scan(&r.LSN)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("cdc: backfill: write the request: %w", err)
