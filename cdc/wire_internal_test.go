@@ -336,8 +336,8 @@ func TestServerError(t *testing.T) {
 	}
 }
 
-const startQuery = "Q\x00\x00\x00\x6d" +
-	`START_REPLICATION SLOT "s" LOGICAL 16/B374D848 (proto_version '1', publication_names '"it''s ""mine"""')` + "\x00"
+const startQuery = "Q\x00\x00\x00\x7e" +
+	`START_REPLICATION SLOT "s" LOGICAL 16/B374D848 (proto_version '1', publication_names '"it''s ""mine"""', messages 'true')` + "\x00"
 
 func TestStartReplication(t *testing.T) {
 	notice := string(frame('N', "SNOTICE\x00C00000\x00Mhello\x00\x00")) + string(frame('S', "TimeZone\x00UTC\x00"))
