@@ -34,6 +34,7 @@ func (inv *inventory) findings(c *config) []Finding {
 	out = append(out, inv.failoverFindings(c)...)
 	out = append(out, inv.tableFindings(c)...)
 	out = append(out, inv.publicationFindings(c)...)
+	out = append(out, inv.outboxFindings(c)...)
 	out = append(out, inv.identityFindings(c)...)
 	if inv.synchronousCommit == "off" {
 		out = append(out, Finding{

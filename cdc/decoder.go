@@ -32,6 +32,10 @@ type decoder struct {
 	open   bool // between Begin and Commit
 	seen   uint32
 	resume listeners.Position // events up to here are in the feed already
+
+	messages  messenger
+	outboxes  []outboxTable
+	backfills *backfiller // nil: nobody can ask for one
 }
 
 // A describer answers what messages do not say. [catalog] is the one that asks
@@ -99,7 +103,7 @@ func (d *decoder) handle(ctx context.Context, msg []byte) error {
 	case pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete:
 		return d.row(ctx, msg)
 	case pgoutput.TypeBegin:
-		return d.beginTx(msg)
+		return d.beginTx(ctx, msg)
 	case pgoutput.TypeCommit:
 		return d.commitTx(ctx, msg)
 	case pgoutput.TypeRelation:
@@ -107,6 +111,8 @@ func (d *decoder) handle(ctx context.Context, msg []byte) error {
 		return d.relation(ctx, msg, d.told)
 	case pgoutput.TypeTruncate:
 		return d.truncate(ctx, msg)
+	case pgoutput.TypeMessage:
+		return d.logical(ctx, msg)
 	case pgoutput.TypeType, pgoutput.TypeOrigin:
 		return nil // types are known by their OID; the origin is not part of an event
 	case pgoutput.TypeStreamStart, pgoutput.TypeStreamAbort, pgoutput.TypeStreamCommit:
@@ -120,18 +126,21 @@ func (d *decoder) handle(ctx context.Context, msg []byte) error {
 // messageError marks an error that is the message's fault.
 type messageError struct{ error }
 
-func (d *decoder) beginTx(msg []byte) error {
+func (d *decoder) beginTx(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseBegin(msg)
 	if err != nil {
 		return messageError{err}
 	}
-	return d.start(m.CommitLSN, m.XID, m.CommitTime)
+	return d.start(ctx, m.CommitLSN, m.XID, m.CommitTime)
 }
 
 // start opens the transaction that the following rows belong to.
-func (d *decoder) start(commitLSN uint64, xid uint32, at time.Time) error {
+func (d *decoder) start(ctx context.Context, commitLSN uint64, xid uint32, at time.Time) error {
 	if d.open {
 		return messageError{errors.New("a transaction begins inside another")}
+	}
+	if err := d.boundary(ctx, LSN(commitLSN)); err != nil {
+		return err
 	}
 	d.open, d.seen = true, 0
 	d.tracker.begin()
@@ -235,6 +244,9 @@ func (d *decoder) row(ctx context.Context, msg []byte) error {
 			}
 		}
 	}
+	if rel.outbox != nil {
+		return d.outboxRow(ctx, rel, msg, m.New)
+	}
 	if len(rel.shaped) > 0 {
 		if rel, err = d.fit(ctx, m.Relation, rel, msg, m.Old, m.New); err != nil {
 			return err
@@ -281,7 +293,7 @@ func (d *decoder) truncate(ctx context.Context, msg []byte) error {
 		if err != nil {
 			return err
 		}
-		if !fresh || rel.skip {
+		if !fresh || rel.skip || rel.outbox != nil {
 			continue
 		}
 		e, err := d.add(ctx, d.seen, len(msg))
@@ -333,6 +345,11 @@ func (d *decoder) relation(ctx context.Context, msg []byte, told uint64) error {
 	}
 	rel := newRelation(listeners.NewSchema(d.source, m.Namespace, m.Name, columns), d.described)
 	rel.skip, rel.told = skip, told
+	if !skip {
+		if rel.outbox, err = outboxOf(d.outboxes, rel.schema, maps.Clone(d.described)); err != nil {
+			return err
+		}
+	}
 	d.relations[m.ID] = rel
 	return nil
 }

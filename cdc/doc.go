@@ -33,18 +33,48 @@
 // transaction or the slowness of a listener. Then the socket is not read,
 // while status updates go on so that the server does not give up.
 //
+// # Messages, outbox and backfills
+//
+// What an application says with pg_logical_emit_message is an event with
+// [listeners.Message] if Options.Messages wants its prefix: collection
+// "_messages.<prefix>" ("_" for an empty prefix), no key, and the columns prefix,
+// content (bytea) and text, which is the content if that is UTF-8 without a
+// zero byte, otherwise null. A transactional message is an event of its
+// transaction, in its place among the rows, and is gone if that rolls back. Any
+// other is said at once, even if the transaction rolls back later; it is a batch
+// of its own, in order with the transactions, and its batch has a zero Tx,
+// since Postgres tells neither time nor transaction. All messages of the
+// database count for the positions within a transaction, wanted or not.
+//
+// Inserts into a table of Options.Outbox are messages, too; see [Outbox].
+//
+// Rows can be read again at any time, while changes go on: see
+// [RequestBackfill] and [Source.Backfill]. They come as Snapshot batches without
+// Reset and Live, at one point between the transactions, consistent with all that
+// came before; changes wait while they are read. A source that is interrupted by
+// a lost connection may deliver the first of them twice. CaughtUp waits for a
+// backfill that was asked for before.
+//
+// Whoever may connect to the database may write a message, and so ask for a
+// backfill of published tables. Its condition can compare columns and constants,
+// no more. The source's sessions look for functions and operators in pg_catalog
+// alone (search_path), so that names of other schemas are written out where a
+// value's text holds one (regclass and the like).
+//
 // # What is not promised
 //
 // Without REPLICA IDENTITY FULL, Postgres does not send old rows, only old
 // keys. A table without a key has no replica identity: its inserts arrive,
 // while Postgres itself refuses updates and deletes. Changes of sequences and
 // of the schema itself are not part of logical replication. Rows of tables
-// that are added to an existing publication are not read, only their changes.
+// that are added to an existing publication are not read without a backfill,
+// only their changes.
 //
 // # Values
 //
 // A record's JSON equals to_jsonb(row) for every type, in a session with
-// TimeZone UTC, DateStyle ISO, IntervalStyle postgres and bytea_output hex:
+// TimeZone UTC, DateStyle ISO, IntervalStyle postgres, bytea_output hex and
+// search_path pg_catalog:
 // numbers keep their digits, arrays, composites and hstore are JSON arrays and
 // objects, domains are what they are over. The exception is a type with a cast
 // to json of its own, other than hstore's: to_jsonb uses the cast, a record has

@@ -29,10 +29,11 @@ type inventory struct {
 	maxSenders        int
 	usedSenders       int
 
-	tables      []tableInfo         // that the options ask for, sorted by schema and name
-	skipped     []tableInfo         // unlogged ones that only schema.* or no pattern asks for
-	unmatched   []string            // entries of Options.Tables that no table matches
-	similar     map[string][]string // names close to an unmatched one, best first
+	tables      []tableInfo          // that the options ask for, sorted by schema and name
+	skipped     []tableInfo          // unlogged ones that only schema.* or no pattern asks for
+	unmatched   []string             // entries of Options.Tables that no table matches
+	similar     map[string][]string  // names close to an unmatched one, best first
+	outboxes    map[pattern][]string // the columns of those that exist
 	publication *publicationInfo
 	slot        *slotInfo
 }

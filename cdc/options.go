@@ -101,6 +101,12 @@ type Options struct {
 	// Failover makes the slot one that standbys keep in step (sync_replication_slots),
 	// so that the source goes on after a promotion. Needs Postgres 17.
 	Failover bool
+	// Messages are the prefixes of logical messages (pg_logical_emit_message) to
+	// deliver; "orders.*" stands for all that begin with "orders.", "*" for all.
+	// Those that begin with "rowcall." are never delivered. Default: none.
+	Messages []string
+	// Outbox are tables whose inserts are messages. Default: none.
+	Outbox []Outbox
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -134,6 +140,8 @@ type config struct {
 	// Of tests; 0 is the default.
 	watchInterval time.Duration
 	snapshotPause time.Duration
+	prefixes      prefixes
+	outboxes      []outboxTable
 }
 
 // newConfig applies defaults and reports every fault at once.
@@ -198,6 +206,7 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		}
 		c.patterns = append(c.patterns, p)
 	}
+	faults = append(faults, c.readMessages()...)
 	if c.MaxBatchBytes <= 0 {
 		c.MaxBatchBytes = defaultMaxBatchBytes
 	}
@@ -223,7 +232,8 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 // pin fixes the session settings that decide how values are written, and keeps
 // timeouts meant for interactive users from ending ours.
 func pin(params map[string]string) {
-	// an error instead of a part of the rows
+	// Row security off: an error instead of a part of the rows. The search path:
+	// nobody's operators and functions but the server's own.
 	maps.Copy(params, map[string]string{
 		"application_name":                    "rowcall",
 		"timezone":                            "UTC",
@@ -236,6 +246,7 @@ func pin(params map[string]string) {
 		"lock_timeout":                        "0",
 		"idle_in_transaction_session_timeout": "0",
 		"row_security":                        "off",
+		"search_path":                         "pg_catalog",
 	})
 }
 

@@ -25,7 +25,7 @@ func (c *config) pluginOptions(version int, streaming bool) string {
 		protocol = max(protocol, 2)
 		more.WriteString(", streaming 'on'")
 	}
-	return fmt.Sprintf("proto_version '%d', publication_names %s%s", protocol, literal(quote(c.Publication)), more.String())
+	return fmt.Sprintf("proto_version '%d', publication_names %s, messages 'true'%s", protocol, literal(quote(c.Publication)), more.String())
 }
 
 // serverVersion returns the server's major version, 0 if it does not tell.

@@ -16,6 +16,7 @@ type relation struct {
 	skip   bool            // published, but not asked for
 	told   uint64          // its number among those received
 	shaped []shapedColumn
+	outbox *outbox // whose messages its rows are; nil for most
 }
 
 // A shapedColumn is one whose values tell when its type was altered.

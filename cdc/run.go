@@ -76,6 +76,7 @@ func (s *Source) session(ctx context.Context, first bool) error {
 	defer release()
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
+	defer s.backs.close(ctx)
 	started, began := false, time.Now()
 	err = s.persist(ctx, "replication", func() (bool, error) {
 		ok, err := s.stream(ctx, b, catalog, started)

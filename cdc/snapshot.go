@@ -288,7 +288,8 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 	}
 	tables = slices.DeleteFunc(tables, func(t snapshotTable) bool {
 		return !s.c.wanted(t.schema, t.name) ||
-			(len(collections) > 0 && !slices.Contains(collections, t.schema+"."+t.name))
+			(len(collections) > 0 && !slices.Contains(collections, t.schema+"."+t.name) &&
+				(!s.c.isOutbox(t.schema, t.name) || !aboutMessages(collections)))
 	})
 	var oids []uint32
 	for _, t := range tables {
@@ -302,6 +303,9 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 	}
 	for i, t := range tables {
 		tables[i].relation = newRelation(listeners.NewSchema(s.c.database, t.schema, t.name, t.columns), described)
+		if tables[i].relation.outbox, err = outboxOf(s.c.outboxes, tables[i].relation.schema, described); err != nil {
+			return nil, err
+		}
 	}
 	return tables, nil
 }
@@ -365,6 +369,10 @@ func (r *tableReader) row(ctx context.Context, rel *relation, values [][]byte) e
 		return err
 	}
 	e.Op, e.Schema = listeners.Read, rel.schema
-	e.After = listeners.NewRecord(r.b.newRow(row{rel: rel, data: r.block, cols: slices.Clip(cols)}))
+	read := row{rel: rel, data: r.block, cols: slices.Clip(cols)}
+	if rel.outbox != nil {
+		read = rel.outbox.message(e, read)
+	}
+	e.After = listeners.NewRecord(r.b.newRow(read))
 	return nil
 }

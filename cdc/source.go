@@ -20,6 +20,7 @@ type Source struct {
 	stats   counters
 	tracker tracker
 	state   *stateFile // once Run has begun
+	backs   backfiller // of the reading goroutine
 
 	unstreamed bool // streaming was given up; of Run's goroutine
 

@@ -80,8 +80,11 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 }
 
 // newDecoder returns a decoder for a new connection that delivers to the feed.
-func (s *Source) newDecoder(b *batcher, catalog *catalog, spools *spools) *decoder {
+func (s *Source) newDecoder(b *batcher, catalog describer, spools *spools) *decoder {
 	d := newDecoder(b, &s.tracker, s.c.wanted, catalog, spools)
+	d.messages.prefixes, d.outboxes = s.c.prefixes, s.c.outboxes
+	s.backs.source = s
+	d.backfills = &s.backs
 	if s.c.Undecodable == UndecodablePark {
 		d.park = func(msg []byte, cause *DecodeError) error {
 			s.c.Logger.Error("a message cannot be read; it is parked", "slot", s.c.Slot, "state_dir", s.c.StateDir, "error", cause)
@@ -165,6 +168,9 @@ func (s *Source) copyData(ctx context.Context, d *decoder, body []byte) error {
 		s.tracker.nothing(LSN(binary.BigEndian.Uint64(body[1:])), false)
 		if body[17] != 0 {
 			s.hurry()
+		}
+		if !d.open {
+			return d.boundary(ctx, LSN(binary.BigEndian.Uint64(body[1:])))
 		}
 		return nil
 	}

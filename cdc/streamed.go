@@ -32,7 +32,8 @@ func (d *decoder) spool(ctx context.Context, msg []byte) error {
 		return nil
 	case pgoutput.TypeType, pgoutput.TypeOrigin:
 		return nil
-	case pgoutput.TypeRelation, pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete, pgoutput.TypeTruncate:
+	case pgoutput.TypeRelation, pgoutput.TypeInsert, pgoutput.TypeUpdate, pgoutput.TypeDelete,
+		pgoutput.TypeTruncate, pgoutput.TypeMessage:
 		subXID := sp.xid
 		if !sp.prepared {
 			var err error
@@ -158,7 +159,7 @@ func (d *decoder) replay(ctx context.Context, xid uint32, c pgoutput.Commit) (er
 		return messageError{fmt.Errorf("commit of transaction %d, of which nothing was streamed", xid)}
 	}
 	defer func() { err = errors.Join(err, sp.close()) }()
-	if err := d.start(c.CommitLSN, xid, c.CommitTime); err != nil {
+	if err := d.start(ctx, c.CommitLSN, xid, c.CommitTime); err != nil {
 		return err
 	}
 	// Tables may have been described again since, to other transactions: what

@@ -27,6 +27,7 @@ func takeInventory(ctx context.Context, conn *pgx.Conn, c *config) (*inventory, 
 		{"slot", inv.takeSlot},
 		{"tables", inv.takeTables},
 		{"similar names", inv.takeSimilar},
+		{"outboxes", inv.takeOutboxes},
 	} {
 		if inv.version != 0 && inv.version < minVersion {
 			break // its catalogs differ

@@ -22,6 +22,7 @@ type tracker struct {
 type pendingCommit struct {
 	last listeners.Position // of the transaction's last event
 	end  LSN                // may be confirmed once that is stored
+	held bool               // until release says what last is
 }
 
 func (t *tracker) begin() {
@@ -102,7 +103,7 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
-	for n < len(t.pending) && t.pending[n].last.Compare(upTo) <= 0 {
+	for n < len(t.pending) && !t.pending[n].held && t.pending[n].last.Compare(upTo) <= 0 {
 		t.confirmed = max(t.confirmed, t.pending[n].end)
 		n++
 	}

@@ -183,3 +183,32 @@ func TestConfirmedSkipsNothing(t *testing.T) {
 		}
 	})
 }
+
+// What a backfill waits for holds back all that comes after it.
+func TestTrackerHolds(t *testing.T) {
+	var tr tracker
+	at := func(commit uint64) listeners.Position { return listeners.Position{Epoch: 1, Commit: commit, Index: 1} }
+	everything := listeners.Position{Epoch: math.MaxUint64, Commit: math.MaxUint64, Index: math.MaxUint32}
+	confirmed := func(upTo listeners.Position, want LSN) {
+		t.Helper()
+		if _, got := tr.stored(upTo); got != want {
+			t.Errorf("stored(%s) confirms %s, want %s", upTo, got, want)
+		}
+	}
+	tr.commit(at(10), 11)
+	tr.hold(20)
+	tr.nothing(25, false)
+	tr.commit(at(30), 31)
+	tr.hold(40)
+	tr.nothing(45, false)
+	confirmed(everything, 11)
+	tr.release(at(39)) // the first
+	confirmed(at(30), 11)
+	confirmed(at(39), 31)
+	confirmed(everything, 31)
+	tr.release(at(50))
+	confirmed(at(49), 31)
+	confirmed(at(50), 45)
+	tr.release(at(60)) // nothing is held
+	confirmed(everything, 45)
+}

@@ -42,6 +42,9 @@ func (f *follower[K, V]) onBatch(ctx context.Context, b *listeners.Batch) error 
 		f.collecting, f.rows, f.open = true, nil, nil
 		return nil
 	case listeners.Snapshot:
+		if !f.collecting && isClosed(f.r.ready) {
+			return f.refresh(ctx, b)
+		}
 		return f.collect(b)
 	case listeners.Live:
 		return f.live(ctx, b)
@@ -58,6 +61,9 @@ func (f *follower[K, V]) collect(b *listeners.Batch) error {
 	}
 	for i := range b.Events {
 		e := &b.Events[i]
+		if e.Op == listeners.Message {
+			continue // says nothing of a row
+		}
 		row, err := f.row(e)
 		if err != nil {
 			return fmt.Errorf("%s at %s: %w", e.Op, e.Position, err)
@@ -138,9 +144,26 @@ func (f *follower[K, V]) changes(ctx context.Context, b *listeners.Batch) error 
 	return f.r.commitDraft(ctx, d, b.Position, func() { d.tell(b.Tx, b.Position) })
 }
 
+// refresh applies rows that the source reads again while it streams: those that
+// the mirror has otherwise, or not at all, change. Each batch is a transaction of
+// its own, so that a table need not be held twice.
+func (f *follower[K, V]) refresh(ctx context.Context, b *listeners.Batch) error {
+	d := newDraft(f.r)
+	for i := range b.Events {
+		e := &b.Events[i]
+		if err := f.change(d, e); err != nil {
+			return fmt.Errorf("%s of %s at %s: %w", e.Op, e.Key(), e.Position, err)
+		}
+	}
+	return f.r.commitDraft(ctx, d, b.Position, func() { d.tell(b.Tx, b.Position) })
+}
+
 // change adds one event to a draft. What does not fit what the mirror holds is
 // made to fit, and logged: then the source has left something out.
 func (f *follower[K, V]) change(d *draft[K, V], e *listeners.Event) error {
+	if e.Op == listeners.Message {
+		return nil // says nothing of a row
+	}
 	if err := f.learn(e.Schema); err != nil {
 		return err
 	}
@@ -198,6 +221,13 @@ func (f *follower[K, V]) upsert(d *draft[K, V], e *listeners.Event, own listener
 	switch {
 	case held == nil && e.Op == listeners.Update:
 		f.odd(e, false)
+		own.Op = listeners.Create
+	case held != nil && e.Op == listeners.Read:
+		if reflect.DeepEqual(held.val, v) {
+			return nil // read again, and as it was
+		}
+		own.Op = listeners.Update
+	case e.Op == listeners.Read:
 		own.Op = listeners.Create
 	case held != nil && e.Op != listeners.Update:
 		f.odd(e, true)

@@ -32,7 +32,9 @@ type MirrorOptions[V any] struct {
 // Listeners of a mirror that is not ready yet hear the source's state as Reset,
 // Read events and Live. When a source sends its state again, because it lost
 // its place, they hear only what differs, as one batch of creates, updates and
-// deletes with [listeners.CauseSnapshot]. A truncate is one Truncate event and
+// deletes with [listeners.CauseSnapshot]. Rows that it reads again while it
+// streams are creates and updates where they differ from what the mirror holds.
+// Messages of a source are no rows, and are left out. A truncate is one Truncate event and
 // empties the mirror.
 //
 // The mirror is built anew at each start. So it subscribes as Ephemeral: no

@@ -44,6 +44,8 @@ type Handlers[T any] struct {
 	OnDelete func(context.Context, Change[T]) error
 	// OnTruncate is called with the collection that was emptied.
 	OnTruncate func(ctx context.Context, collection string) error
+	// OnMessage is called for each message of the application.
+	OnMessage func(context.Context, Change[T]) error
 	// OnReset says that the current state is about to be read (again).
 	OnReset func(context.Context) error
 	// OnLive says that the current state is complete.
@@ -90,6 +92,8 @@ func (h Handlers[T]) event(ctx context.Context, b *Batch, e *Event) error {
 		f = h.OnDelete
 	case Read:
 		f = h.OnRead
+	case Message:
+		f = h.OnMessage
 	case Truncate:
 		if h.OnTruncate != nil {
 			return h.OnTruncate(ctx, e.Schema.Collection())

@@ -148,7 +148,7 @@ func (l *log) handlers() listeners.Handlers[Seat] {
 		return l.add("%s %s tx %d at %d: %s %d -> %s %d", c.Op, c.Key, c.Tx.ID, c.Position.Commit, c.Before.Seat, c.Before.Price, c.After.Seat, c.After.Price)
 	}
 	return listeners.Handlers[Seat]{
-		OnRead: heard, OnCreate: heard, OnUpdate: heard, OnDelete: heard,
+		OnRead: heard, OnCreate: heard, OnUpdate: heard, OnDelete: heard, OnMessage: heard,
 		OnTruncate: func(_ context.Context, collection string) error { return l.add("truncate %s", collection) },
 		OnReset:    func(context.Context) error { return l.add("reset") },
 		OnLive:     func(context.Context) error { return l.add("live") },
@@ -169,7 +169,8 @@ func story() []*listeners.Batch {
 		marker(listeners.Reset, 1), marker(listeners.Snapshot, 1, read), marker(listeners.Live, 1),
 		batch(2, create, update, remove),
 		part(3, 1, true, false, update), part(3, 2, false, true, truncate),
-		batch(4, listeners.Event{Op: 9, Schema: seats}), // of a later version
+		batch(4, listeners.Event{Op: listeners.Message, Schema: seats, After: seat(3, "C", 7, nil)}),
+		batch(5, listeners.Event{Op: 9, Schema: seats}), // of a later version
 	}
 }
 
@@ -185,7 +186,7 @@ func TestHandlersHearEachOperation(t *testing.T) {
 		"reset", "read 1 tx 1 at 1:  0 -> A 10", "live",
 		"create 2 tx 2 at 2:  0 -> B 5", "update 1 tx 2 at 2: A 10 -> A 20", "delete 1 tx 2 at 2: A 20 ->  0", "commit 2 at 2.0",
 		"update 1 tx 3 at 3: A 10 -> A 20", "truncate public.seats", "commit 3 at 3.2",
-		"commit 4 at 4.0",
+		"message 3 tx 4 at 4:  0 -> C 7", "commit 4 at 4.0", "commit 5 at 5.0",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the handlers heard (-want +got):\n%s", diff)

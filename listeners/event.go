@@ -12,7 +12,7 @@ type Event struct {
 	// and on update and delete of a Postgres table whose REPLICA IDENTITY is
 	// not FULL.
 	Before Record
-	// After is the new row; absent on delete and truncate. Its unchanged
+	// After is the new row, or a message; absent on delete and truncate. Its unchanged
 	// columns are those that Postgres did not send.
 	After Record
 	// OldKey holds the key columns of the old row, the others unchanged, where

@@ -6,16 +6,19 @@ import "fmt"
 type Op uint8
 
 // The operations. Read is a row as it stood when the reader joined; it is not
-// a Create: a mail sender ignores it, a cache wants it.
+// a Create: a mail sender ignores it, a cache wants it. Message is no change of
+// a row but something that the application said: After is its content, and the
+// collection is "_messages." and what it is about.
 const (
 	Create Op = iota + 1
 	Update
 	Delete
 	Truncate // all rows of the collection; the event has no key and no records
 	Read
+	Message
 )
 
-var opNames = [...]string{Create: "create", Update: "update", Delete: "delete", Truncate: "truncate", Read: "read"}
+var opNames = [...]string{Create: "create", Update: "update", Delete: "delete", Truncate: "truncate", Read: "read", Message: "message"}
 
 // String returns the operation's name on the wire, such as "create".
 func (o Op) String() string { return name(opNames[:], uint8(o), "Op") }

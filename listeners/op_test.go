@@ -10,7 +10,7 @@ import (
 func TestNames(t *testing.T) {
 	for want, v := range map[string]fmt.Stringer{
 		"create": listeners.Create, "update": listeners.Update, "delete": listeners.Delete,
-		"truncate": listeners.Truncate, "read": listeners.Read, "Op(0)": listeners.Op(0), "Op(9)": listeners.Op(9),
+		"truncate": listeners.Truncate, "read": listeners.Read, "message": listeners.Message, "Op(0)": listeners.Op(0), "Op(9)": listeners.Op(9),
 		"write": listeners.CauseWrite, "snapshot": listeners.CauseSnapshot, "load": listeners.CauseLoad,
 		"expire": listeners.CauseExpire, "evict": listeners.CauseEvict, "clear": listeners.CauseClear,
 		"replay": listeners.CauseReplay, "Cause(7)": listeners.Cause(7),
@@ -27,7 +27,7 @@ func TestNames(t *testing.T) {
 }
 
 func TestParseOpIsTheInverseOfString(t *testing.T) {
-	for _, op := range []listeners.Op{listeners.Create, listeners.Update, listeners.Delete, listeners.Truncate, listeners.Read} {
+	for _, op := range []listeners.Op{listeners.Create, listeners.Update, listeners.Delete, listeners.Truncate, listeners.Read, listeners.Message} {
 		if got, err := listeners.ParseOp(op.String()); got != op || err != nil {
 			t.Errorf("ParseOp(%q) = %v, %v", op, got, err)
 		}

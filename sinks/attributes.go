@@ -54,6 +54,8 @@ func eventType(op listeners.Op) string {
 		return "rowcall.truncate.v1"
 	case listeners.Read:
 		return "rowcall.read.v1"
+	case listeners.Message:
+		return "rowcall.message.v1"
 	}
 	return "rowcall." + op.String() + ".v1"
 }

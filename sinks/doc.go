@@ -12,11 +12,13 @@
 //
 //	cdc.<database>.<schema>.<table>.<op>.<p>   a row of a Postgres table
 //	grid.<grid>.<region>.<op>.<p>              an entry of a region
+//	cdc.<database>._messages.<name>.message.<p>  a message of the application
 //	cdc.<database>._control.reset.reset.all    a reset
 //
-// Op is create, update, delete, truncate or read. P is the partition, three
-// digits or more, or "all" for what concerns a whole table or database
-// (truncate and reset). A partition is the FNV-1a hash (64 bits) of
+// Op is create, update, delete, truncate, read or message. P is the partition,
+// three digits or more, or "all" for what concerns a whole table or database
+// (truncate, reset, and a message without a key). The name of a message is its
+// prefix, or what an outbox row is about, and its collection "_messages.<name>". A partition is the FNV-1a hash (64 bits) of
 //
 //	<collection> 0x00 <text of the key>
 //
@@ -61,7 +63,7 @@
 // before is null too where Postgres did not send it (its REPLICA IDENTITY is
 // not FULL). Unchanged names the columns that are missing from after because
 // Postgres did not send them; it is absent when there are none. A truncate has
-// neither record. Members come in this order.
+// neither record; a message has only after. Members come in this order.
 //
 // The body of a reset is {"op":"reset"}: what readers know of the source may
 // be incomplete, and a snapshot of op read follows.

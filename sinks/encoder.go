@@ -50,8 +50,8 @@ type names struct {
 	source     string
 	collection string // escaped, for the subject
 	address    string
-	addresses  [listeners.Read + 1][]string // by op and partition; filled when needed
-	all        [listeners.Read + 1]string
+	addresses  [listeners.Message + 1][]string // by op and partition; filled when needed
+	all        [listeners.Message + 1]string
 }
 
 // NewEncoder returns an encoder for this many partitions, between 1 and
@@ -94,7 +94,7 @@ func (c *Encoder) Encode(b *listeners.Batch, i int) *Frame {
 	s := string(c.text)
 
 	f.Partition = All
-	if e.Op != listeners.Truncate {
+	if !forAll(e) {
 		f.Partition = Partition(e.Schema.Collection(), c.text[key:], c.partitions)
 	}
 	f.Address = n.get(e.Op, f.Partition, c.partitions)

@@ -71,6 +71,13 @@ func TestEncode(t *testing.T) {
 		Kind: listeners.Snapshot, Source: "trains", Tx: listeners.Tx{Time: committed}, First: true,
 		Events: []listeners.Event{{Op: listeners.Read, Schema: region, Position: at(2, 0), After: record(region, "a", true)}},
 	}
+	said := listeners.NewSchema("shop", "_messages", "orders.paid", []listeners.Column{{Name: "text"}})
+	message := &listeners.Batch{
+		Source: "shop", First: true, Last: true, Position: at(4, 1),
+		Events: []listeners.Event{{Op: listeners.Message, Schema: said, Position: at(4, 1), After: record(said, "hello")}},
+	}
+	orders := listeners.NewSchema("shop", "_messages", "order", []listeners.Column{{Name: "aggregateid", Key: true}, {Name: "type"}})
+	outbox := changes("shop", 5, listeners.Event{Op: listeners.Message, Schema: orders, After: record(orders, 7, "paid")})
 	for name, tc := range map[string]struct {
 		batch *listeners.Batch
 		i     int
@@ -87,6 +94,20 @@ func TestEncode(t *testing.T) {
 			ID: "postgres/shop/0000000000000007-000000000000001f-00000001", Source: "postgres/shop",
 			Type: "rowcall.truncate.v1", Subject: "public.seats", Time: "2026-11-23T09:30:00.123456Z",
 			Sequence: "0000000000000007-000000000000001f-00000001", TxID: "4711", TxEnd: true,
+		}},
+		"message without a key": {message, 0, sinks.Frame{
+			Address: "cdc.shop._messages.orders-2epaid.message.all", Partition: sinks.All,
+			ID: "postgres/shop/0000000000000007-0000000000000004-00000001", Source: "postgres/shop",
+			Type: "rowcall.message.v1", Subject: "_messages.orders.paid",
+			Sequence: "0000000000000007-0000000000000004-00000001", TxEnd: true,
+			Body: []byte(`{"op":"message","key":{},"before":null,"after":{"text":"hello"}}`),
+		}},
+		"message with a key": {outbox, 0, sinks.Frame{
+			Address: "cdc.shop._messages.order.message.001", Partition: 1,
+			ID: "postgres/shop/0000000000000007-0000000000000005-00000000", Source: "postgres/shop",
+			Type: "rowcall.message.v1", Subject: "_messages.order/7", Time: "2026-11-23T09:30:00.123456Z",
+			Sequence: "0000000000000007-0000000000000005-00000000", TxID: "4711", TxEnd: true,
+			Body: []byte(`{"op":"message","key":{"aggregateid":7},"before":null,"after":{"aggregateid":7,"type":"paid"}}`),
 		}},
 		"odd names": {strange, 0, sinks.Frame{
 			Address:   "cdc.M-c3-bcller-20-26-20Co.my-20schema.a-2fb-25.delete.007",

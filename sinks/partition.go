@@ -1,6 +1,10 @@
 package sinks
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/rowcall/rowcall/listeners"
+)
 
 const (
 	// DefaultPartitions is the number of partitions unless options say
@@ -30,6 +34,12 @@ func Partition(collection string, key []byte, n int) int {
 		h = (h ^ uint64(b)) * prime
 	}
 	return int(h % uint64(n))
+}
+
+// forAll reports whether an event concerns every partition: a truncate, and a
+// message without a key.
+func forAll(e *listeners.Event) bool {
+	return e.Op == listeners.Truncate || (e.Op == listeners.Message && e.Key().Len() == 0)
 }
 
 // PartitionToken returns the last token of an address: three digits, or "all".

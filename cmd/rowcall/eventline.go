@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -97,6 +98,9 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 	case m.Op == listeners.Truncate:
 		details = "all rows are gone"
 	default:
+		if m.Op == listeners.Message {
+			rows.after = rows.after.message()
+		}
 		details = p.details(m, rows)
 	}
 	subject := harmless(m.Collection)
@@ -104,7 +108,11 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 		subject += "/" + key
 	}
 	p.width = max(p.width, min(utf8.RuneCountInString(subject), maxSubjectWidth))
-	line := p.palette.paint(faint, m.Time.Local().Format(p.layout)) + "  " +
+	at := m.Time.Local().Format(p.layout)
+	if m.Time.IsZero() { // a message outside of a transaction
+		at = strings.Repeat(" ", len(p.layout))
+	}
+	line := p.palette.paint(faint, at) + "  " +
 		p.palette.paint(opColours[op], fmt.Sprintf("%-8s", op)) + "  " +
 		p.palette.paint(bold, fmt.Sprintf("%-*s", p.width, subject))
 	return strings.TrimRight(line+"  "+details, " ")
@@ -170,6 +178,20 @@ func (p *eventPrinter) details(m *sinks.Message, r rows) string {
 		parts = append(parts, p.palette.paint(faint, "(as before: "+harmless(strings.Join(m.Unchanged, ", "))+")"))
 	}
 	return strings.Join(parts, "  ")
+}
+
+// message leaves out what a logical message says twice: its prefix is the
+// subject, and its content is shown as text if it is text. What an outbox has
+// stays as it is.
+func (c columns) message() columns {
+	if _, ok := c.find("content"); !ok {
+		return c
+	}
+	twice := "content"
+	if text, _ := c.find("text"); text == "" || text == "null" {
+		twice = "text"
+	}
+	return slices.DeleteFunc(slices.Clone(c), func(col column) bool { return col.name == "prefix" || col.name == twice })
 }
 
 // maxValue is how many characters of a value are shown.

@@ -13,6 +13,8 @@ type sourceFlags struct {
 	slot        string
 	publication string
 	snapshot    *choice
+	messages    prefixList
+	outbox      outboxList
 }
 
 func addSourceFlags(cmd *cobra.Command) *sourceFlags {
@@ -29,6 +31,10 @@ func addSourceFlags(cmd *cobra.Command) *sourceFlags {
 	flags.StringVar(&f.publication, "publication", "", "`name` of the publication (default: the slot's name)")
 	flags.Var(f.snapshot, "snapshot",
 		"the rows that are there already: initial reads them when the slot is new, only reads them and ends")
+	flags.Var(&f.messages, "messages",
+		"prefixes of logical messages to publish, separated by commas; orders.* is all that begin so (default: none)")
+	flags.Var(&f.outbox, "outbox",
+		"tables whose inserts are messages, such as public.outbox or public.outbox:id=event_id,type=kind (default: none)")
 	return f
 }
 
@@ -36,5 +42,6 @@ func (f *sourceFlags) options() *cdc.Options {
 	return &cdc.Options{
 		Tables: f.tables.tables, Slot: f.slot, Publication: f.publication,
 		Snapshot: cdc.SnapshotMode(f.snapshot.value),
+		Messages: f.messages.prefixes, Outbox: f.outbox.outboxes,
 	}
 }

@@ -18,6 +18,7 @@ const (
 	TypeUpdate   = 'U'
 	TypeDelete   = 'D'
 	TypeTruncate = 'T'
+	TypeMessage  = 'M'
 )
 
 // ErrTruncated means that a message ends before its last field does.
