@@ -136,12 +136,12 @@ type config struct {
 	database string
 	conn     *pgx.ConnConfig
 	patterns []pattern
+	prefixes prefixes
+	outboxes []outboxTable
 
 	// Of tests; 0 is the default.
 	watchInterval time.Duration
 	snapshotPause time.Duration
-	prefixes      prefixes
-	outboxes      []outboxTable
 }
 
 // newConfig applies defaults and reports every fault at once.

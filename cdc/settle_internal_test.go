@@ -40,7 +40,7 @@ func TestSnapshotNoticesAlteredTables(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer hangUp(t.Context(), repl)
-			s.epoch = id
+			s.system = id
 			e, err := s.export(t.Context())
 			if err != nil {
 				t.Fatal(err)
