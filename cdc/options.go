@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"regexp"
+	"runtime"
 	"strings"
 	"time"
 
@@ -62,6 +63,10 @@ type Options struct {
 	// next, in a file named after the slot. It is created when it is missing.
 	// Default: nothing is remembered but what the server knows of the slot.
 	StateDir string
+	// SnapshotWorkers is how many connections read a snapshot's tables at the
+	// same time, each a part of the same table. A table of less than 8 MiB needs
+	// one. Default: GOMAXPROCS, at most 4.
+	SnapshotWorkers int
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -77,6 +82,12 @@ type Progress struct {
 	Rows          int64 // read so far, of all tables
 	EstimatedRows int64 // of all tables, from the planner's statistics; 0 if unknown
 	Done          bool
+	TableRows     int64 // of Rows, those of Table
+	// RowsPerSecond is the mean since the first row was asked for, Elapsed
+	// ago. ETA is the time that the rest takes if it goes on like this, 0
+	// if that is not known; it goes by the tables' sizes on disk.
+	RowsPerSecond float64
+	Elapsed, ETA  time.Duration
 }
 
 const (
@@ -91,6 +102,8 @@ type config struct {
 	database string
 	conn     *pgx.ConnConfig
 	patterns []pattern
+
+	chunkPages int64 // that one query of a snapshot reads
 }
 
 // newConfig applies defaults and reports every fault at once.
@@ -142,6 +155,10 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	if c.SlotWait <= 0 {
 		c.SlotWait = defaultSlotWait
 	}
+	if c.SnapshotWorkers <= 0 {
+		c.SnapshotWorkers = min(maxSnapshotWorkers, runtime.GOMAXPROCS(0))
+	}
+	c.chunkPages = chunkPages
 	if c.StopTimeout <= 0 {
 		c.StopTimeout = defaultStopTimeout
 	}

@@ -19,6 +19,10 @@ func (s *Source) run(ctx context.Context) error {
 		return err
 	}
 	inv, snapshot, err := s.setUp(ctx, conn)
+	resumed := false
+	if err == nil {
+		resumed, err = s.settleSnapshot(ctx, conn, inv, snapshot)
+	}
 	closeErr := conn.Close(context.WithoutCancel(ctx))
 	if err != nil {
 		return err
@@ -27,7 +31,7 @@ func (s *Source) run(ctx context.Context) error {
 		s.c.Logger.DebugContext(ctx, "closing the set-up connection", "error", closeErr)
 	}
 	s.mu.Lock()
-	s.shared = snapshot
+	s.shared = snapshot && !resumed
 	s.mu.Unlock()
 	close(s.ready)
 

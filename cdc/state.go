@@ -19,6 +19,9 @@ type state struct {
 	// Confirmed is at or after everything that was ever confirmed to the
 	// server: it is stored before a status update says so.
 	Confirmed LSN `json:"confirmed"`
+	// Snapshot is how far the first snapshot is, nil if none is being taken. It
+	// is replaced, never changed.
+	Snapshot *keptSnapshot `json:"snapshot,omitempty"`
 }
 
 // A stateFile keeps a state. Its zero path means in memory only.
