@@ -20,7 +20,7 @@ type follower[K comparable, V any] struct {
 	rows       []*entry[K, V]     // of the snapshot, in order of arrival
 	at         listeners.Position // of its last batch
 	tx         listeners.Tx
-	open       *draft[K, V]   // a transaction of which parts have come
+	open       *draft[K, V] // a transaction of which parts have come
 }
 
 func newFollower[K comparable, V any](r *Region[K, V]) *follower[K, V] {
