@@ -112,7 +112,7 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 			return false, nil
 		}
 		limited, cancel := context.WithTimeout(ctx, exportTimeout)
-		e, err := f.source.export(limited)
+		e, err := f.source.export(limited, "")
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -177,10 +177,13 @@ func (f *backfiller) read(ctx context.Context, d *decoder, job *backfillJob) err
 			tables[i].filter = where
 		}
 	}
+	if err := settle(ctx, conn, tables); err != nil {
+		return err
+	}
 	s.c.Logger.InfoContext(ctx, "backfill begins", "id", job.ID, "at", e.at.String())
 	// See readSnapshot for the position.
 	d.begin(listeners.Snapshot, listeners.CauseSnapshot, uint64(e.at)-1, listeners.Tx{Time: now})
-	err = s.readTables(ctx, conn, tables, d.batcher)
+	err = s.readTables(ctx, e, conn, tables, d.batcher, nil)
 	if err != nil {
 		d.abandon()
 		if !d.first && ctx.Err() == nil { // what was delivered has an end, at least

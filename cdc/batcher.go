@@ -122,10 +122,11 @@ func (b *batcher) flush(ctx context.Context, last bool) error {
 	return nil
 }
 
-// mark emits a batch without events.
-func (b *batcher) mark(ctx context.Context, kind listeners.Kind, index uint32) error {
+// mark emits a batch without events, about these collections or all of them.
+func (b *batcher) mark(ctx context.Context, kind listeners.Kind, index uint32, collections ...string) error {
 	return b.emit(ctx, &listeners.Batch{
 		Kind: kind, Source: b.source, Tx: b.tx, First: true, Last: true,
-		Position: listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: index},
+		Position:    listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: index},
+		Collections: collections,
 	})
 }

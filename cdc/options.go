@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"regexp"
+	"runtime"
 	"strings"
 	"time"
 
@@ -107,6 +108,10 @@ type Options struct {
 	Messages []string
 	// Outbox are tables whose inserts are messages. Default: none.
 	Outbox []Outbox
+	// SnapshotWorkers is how many connections read a snapshot's tables at the
+	// same time, each a part of the same table. A table of less than 8 MiB needs
+	// one. Default: GOMAXPROCS, at most 4.
+	SnapshotWorkers int
 	// Progress is called during a snapshot, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
@@ -122,6 +127,12 @@ type Progress struct {
 	Rows          int64 // read so far, of all tables
 	EstimatedRows int64 // of all tables, from the planner's statistics; 0 if unknown
 	Done          bool
+	TableRows     int64 // of Rows, those of Table
+	// RowsPerSecond is the mean since the first row was asked for, Elapsed
+	// ago. ETA is the time that the rest takes if it goes on like this, 0
+	// if that is not known; it goes by the tables' sizes on disk.
+	RowsPerSecond float64
+	Elapsed, ETA  time.Duration
 }
 
 const (
@@ -139,9 +150,10 @@ type config struct {
 	prefixes prefixes
 	outboxes []outboxTable
 
-	// Of tests; 0 is the default.
+	// What tests change.
 	watchInterval time.Duration
 	snapshotPause time.Duration
+	chunkPages    int64 // that one query of a snapshot reads
 }
 
 // newConfig applies defaults and reports every fault at once.
@@ -216,6 +228,10 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	if c.SlotWait <= 0 {
 		c.SlotWait = defaultSlotWait
 	}
+	if c.SnapshotWorkers <= 0 {
+		c.SnapshotWorkers = min(maxSnapshotWorkers, runtime.GOMAXPROCS(0))
+	}
+	c.chunkPages = chunkPages
 	if c.StopTimeout <= 0 {
 		c.StopTimeout = defaultStopTimeout
 	}

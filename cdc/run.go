@@ -26,7 +26,7 @@ func (s *Source) run(ctx context.Context) error {
 
 // prepare connects and sets up: at once or not at all in the beginning, and
 // with patience later.
-func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snapshot bool, err error) {
+func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snapshot, resumed bool, err error) {
 	attempt := func() (bool, error) {
 		connect := s.c.connect
 		if first {
@@ -36,7 +36,9 @@ func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snaps
 		if err != nil {
 			return false, err
 		}
-		inv, snapshot, err = s.setUp(ctx, conn)
+		if inv, snapshot, err = s.setUp(ctx, conn); err == nil {
+			resumed, err = s.settleSnapshot(ctx, conn, inv, snapshot)
+		}
 		if closeErr := conn.Close(context.WithoutCancel(ctx)); closeErr != nil {
 			s.c.Logger.DebugContext(ctx, "closing the set-up connection", "error", closeErr)
 		}
@@ -47,19 +49,19 @@ func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snaps
 	} else {
 		err = s.persist(ctx, "set-up", attempt)
 	}
-	return inv, snapshot, err
+	return inv, snapshot, resumed, err
 }
 
 // session reads one slot, from its making or from where it stands, until it
 // ends for good.
 func (s *Source) session(ctx context.Context, first bool) error {
-	inv, snapshot, err := s.prepare(ctx, first)
+	inv, snapshot, resumed, err := s.prepare(ctx, first)
 	if err != nil {
 		return err
 	}
 	if !done(s.ready) {
 		s.mu.Lock()
-		s.shared = snapshot
+		s.shared = snapshot && !resumed
 		s.mu.Unlock()
 		close(s.ready)
 	}

@@ -21,11 +21,11 @@ func settle(ctx context.Context, conn *pgx.Conn, tables []snapshotTable) error {
 	if len(tables) == 0 {
 		return nil
 	}
-	locks, names := make([]string, len(tables)), make([]string, len(tables))
+	names := make([]string, len(tables))
 	for i, t := range tables {
-		locks[i], names[i] = t.only+quote(t.schema, t.name), t.schema+"."+t.name
+		names[i] = t.schema + "." + t.name
 	}
-	if _, err := conn.Exec(ctx, "LOCK TABLE "+strings.Join(locks, ", ")+" IN ACCESS SHARE MODE"); err != nil {
+	if _, err := conn.Exec(ctx, lockTables(tables)); err != nil {
 		switch sqlState(err) {
 		case "42P01", "3F000":
 			return fmt.Errorf("a table was dropped or renamed after the snapshot began: %v", err) //nolint:errorlint // to be tried again
@@ -55,4 +55,13 @@ func settle(ctx context.Context, conn *pgx.Conn, tables []snapshotTable) error {
 		return fmt.Errorf("table %s was altered or truncated after the snapshot began", *altered)
 	}
 	return nil
+}
+
+// lockTables returns the statement that keeps tables as they are.
+func lockTables(tables []snapshotTable) string {
+	locks := make([]string, len(tables))
+	for i, t := range tables {
+		locks[i] = t.only + quote(t.schema, t.name)
+	}
+	return "LOCK TABLE " + strings.Join(locks, ", ") + " IN ACCESS SHARE MODE"
 }

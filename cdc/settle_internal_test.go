@@ -41,7 +41,7 @@ func TestSnapshotNoticesAlteredTables(t *testing.T) {
 			}
 			defer hangUp(t.Context(), repl)
 			s.system = id
-			e, err := s.export(t.Context())
+			e, err := s.export(t.Context(), "")
 			if err != nil {
 				t.Fatal(err)
 			}

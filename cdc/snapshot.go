@@ -2,7 +2,6 @@ package cdc
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -15,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -30,9 +28,10 @@ type exported struct {
 	server   identity
 }
 
-// export creates a temporary slot. It waits for the transactions that are
-// running, as the server does for every new slot.
-func (s *Source) export(ctx context.Context) (*exported, error) {
+// export creates a slot with a snapshot: a temporary one, unless it is given a
+// name. It waits for the transactions that are running, as the server does for
+// every new slot.
+func (s *Source) export(ctx context.Context, permanent string) (*exported, error) {
 	conn, id, err := s.c.connectIdentified(ctx)
 	if err != nil {
 		return nil, err
@@ -40,15 +39,18 @@ func (s *Source) export(ctx context.Context) (*exported, error) {
 	if system, _ := s.reading(); id.system != system {
 		return nil, errors.Join(fmt.Errorf("the server is another cluster now (system identifier %d, was %d)", id.system, system), conn.Close(ctx))
 	}
-	suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
-	e := &exported{conn: conn, server: id, slot: s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix}
+	e := &exported{conn: conn, server: id, slot: permanent}
+	if permanent == "" {
+		suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
+		e.slot = s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix
+	}
 	told := s.tellOfWait(ctx, e.slot)
 	defer told()
 	made, err := pglogrepl.CreateReplicationSlot(ctx, conn, e.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-		Temporary: true, Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+		Temporary: permanent == "", Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
 	})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create temporary slot %q for a snapshot: %w", e.slot, err), conn.Close(ctx))
+		return nil, errors.Join(fmt.Errorf("create slot %q for a snapshot: %w", e.slot, err), conn.Close(ctx))
 	}
 	e.snapshot = made.SnapshotName
 	if e.at, err = ParseLSN(made.ConsistentPoint); err != nil {
@@ -68,7 +70,10 @@ func (e *exported) close(ctx context.Context) {
 // snapshot was delivered; after a crash before that, the next run begins
 // again.
 func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err error) {
-	e, err := s.export(ctx)
+	if s.keepsSnapshot() {
+		return s.initialKept(ctx, inv, b)
+	}
+	e, err := s.export(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -76,7 +81,7 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err e
 	ctx, release := s.guardSnapshot(ctx, e.slot)
 	defer release(&err)
 	s.c.Logger.InfoContext(ctx, "snapshot begins", "at", e.at.String())
-	end, err := s.readSnapshot(ctx, e, inv, nil, b)
+	end, err := s.readSnapshot(ctx, e, snapshotScope{inv: inv}, b)
 	if err != nil {
 		return err
 	}
@@ -84,8 +89,7 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err e
 	if s.c.Snapshot == SnapshotOnly {
 		return s.waitStored(ctx, end, s.passed)
 	}
-	err = s.waitStored(ctx, end, func(p listeners.Position) bool { return s.stored().Compare(p) >= 0 })
-	if err != nil {
+	if err = s.waitStored(ctx, end, s.storedBy); err != nil {
 		return err
 	}
 	if err := s.making(e.server, e.at); err != nil {
@@ -136,7 +140,7 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 	var end listeners.Position
 	_, epoch := s.reading()
 	err := s.persist(ctx, "snapshot", func() (bool, error) {
-		e, err := s.export(ctx)
+		e, err := s.export(ctx, "")
 		if err != nil {
 			return false, err
 		}
@@ -145,38 +149,59 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 			emit:   func(_ context.Context, b *listeners.Batch) error { return emit(b) },
 			source: s.c.database, epoch: epoch, maxBytes: s.c.MaxBatchBytes,
 		}
-		end, err = s.readSnapshot(ctx, e, nil, collections, b)
+		end, err = s.readSnapshot(ctx, e, snapshotScope{collections: collections}, b)
 		return false, err
 	})
 	return end, err
 }
 
+// A snapshotScope says what a snapshot reads.
+type snapshotScope struct {
+	inv         *inventory // its tables are read where there is no publication
+	collections []string   // nil for all
+	// rest is set if only those tables are read that are not in done: an
+	// interrupted snapshot goes on.
+	rest bool
+	done map[string]uint32
+	// finished is called when a table has been handed over, up to a position.
+	finished func(*snapshotTable, listeners.Position)
+}
+
 // readSnapshot emits Reset, the rows of the tables, and Live, whose position
 // it returns. The tables are those of the publication, or of the inventory
-// where there is none, as far as they were asked for; collections narrows them
-// further.
-func (s *Source) readSnapshot(ctx context.Context, e *exported, inv *inventory, collections []string, b *batcher) (listeners.Position, error) {
+// where there is none, as far as they were asked for and the scope says.
+// If nothing is left to read, it emits Live alone.
+func (s *Source) readSnapshot(ctx context.Context, e *exported, scope snapshotScope, b *batcher) (listeners.Position, error) {
 	conn, now, err := e.join(ctx, s.c)
 	if err != nil {
 		return listeners.Position{}, err
 	}
 	defer hangUp(ctx, conn.PgConn())
-	tables, err := s.snapshotTables(ctx, conn, inv, collections)
+	tables, err := s.snapshotTables(ctx, conn, scope.inv, scope.collections)
 	if err != nil {
 		return listeners.Position{}, err
 	}
 	if err := settle(ctx, conn, tables); err != nil {
 		return listeners.Position{}, err
 	}
+	var names []string
+	if scope.rest {
+		tables = slices.DeleteFunc(tables, func(t snapshotTable) bool { return scope.done[t.schema+"."+t.name] == t.oid })
+		for _, t := range tables {
+			names = append(names, t.schema+"."+t.name)
+		}
+	}
 	b.abandon()
 	// The last LSN before the consistent point is no record's, so it is not
 	// that of any commit, and every later commit is at the point or after it.
 	b.begin(listeners.Snapshot, listeners.CauseSnapshot, uint64(e.at)-1, listeners.Tx{Time: now})
-	if err := b.mark(ctx, listeners.Reset, 0); err != nil {
-		return listeners.Position{}, err
-	}
-	if err := s.readTables(ctx, conn, tables, b); err != nil {
-		return listeners.Position{}, err
+	if !scope.rest || len(tables) > 0 {
+		if err := b.mark(ctx, listeners.Reset, 0, names...); err != nil {
+			return listeners.Position{}, err
+		}
+		if err := s.readTables(ctx, e, conn, tables, b, scope.finished); err != nil {
+			return listeners.Position{}, err
+		}
 	}
 	end := listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: math.MaxUint32}
 	return end, b.mark(ctx, listeners.Live, end.Index)
@@ -202,22 +227,6 @@ func (e *exported) join(ctx context.Context, c *config) (*pgx.Conn, time.Time, e
 	return conn, now.UTC(), nil
 }
 
-// readTables emits the rows of tables as the batches of one snapshot that b has
-// begun. Their last is emitted even if there are no rows.
-func (s *Source) readTables(ctx context.Context, conn *pgx.Conn, tables []snapshotTable, b *batcher) error {
-	r := &tableReader{conn: conn.PgConn(), b: b, progress: newProgress(s.c, tables)}
-	for _, t := range tables {
-		if err := r.read(ctx, t); err != nil {
-			return fmt.Errorf("read table %s.%s: %w", t.schema, t.name, err)
-		}
-	}
-	if err := b.flush(ctx, true); err != nil {
-		return err
-	}
-	r.progress.done()
-	return nil
-}
-
 // A snapshotTable is a table as the snapshot shows it.
 type snapshotTable struct {
 	schema, name string
@@ -226,6 +235,8 @@ type snapshotTable struct {
 	filter       string // the publication's row filter, "" for none
 	only         string // "ONLY" unless it is partitioned
 	rows         float64
+	oid          uint32
+	size         tableSize // once measured
 }
 
 // snapshotTables lists the tables with the columns and rows that their
@@ -247,7 +258,7 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 		args = []any{oids}
 	}
 	rows, err := conn.Query(ctx, `
-		SELECT p.schemaname, p.tablename, coalesce(p.rowfilter, ''), c.relkind = 'p', c.reltuples,
+		SELECT p.schemaname, p.tablename, coalesce(p.rowfilter, ''), c.relkind = 'p', c.reltuples, c.oid,
 			array_agg(a.attname ORDER BY a.attnum), array_agg(a.atttypid ORDER BY a.attnum),
 			array_agg(coalesce(a.attnum = ANY (i.indkey), false) ORDER BY a.attnum)
 		FROM (`+published+`) p
@@ -258,7 +269,7 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 			AND (a.attgenerated = '' OR (p.attnames IS NOT NULL AND current_setting('server_version_num')::int >= 180000))
 		LEFT JOIN pg_index i ON i.indrelid = c.oid
 			AND CASE WHEN c.relreplident = 'i' THEN i.indisreplident ELSE i.indisprimary END
-		GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2`, args...)
+		GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1, 2`, args...)
 	if err != nil {
 		return nil, err
 	}
@@ -270,7 +281,7 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 			types       []uint32
 			keys        []bool
 		)
-		if err := r.Scan(&t.schema, &t.name, &t.filter, &partitioned, &t.rows, &names, &types, &keys); err != nil {
+		if err := r.Scan(&t.schema, &t.name, &t.filter, &partitioned, &t.rows, &t.oid, &names, &types, &keys); err != nil {
 			return t, err
 		}
 		if !partitioned {
@@ -308,71 +319,4 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 		}
 	}
 	return tables, nil
-}
-
-// A tableReader turns tables into events.
-type tableReader struct {
-	conn     *pgconn.PgConn
-	b        *batcher
-	progress *progress
-	index    uint32
-	block    []byte // of values; what is full belongs to its rows
-}
-
-func (r *tableReader) read(ctx context.Context, t snapshotTable) error {
-	columns := t.relation.schema.Columns
-	names := make([]string, len(columns))
-	for i, c := range columns {
-		names[i] = quote(c.Name)
-	}
-	sql := "SELECT " + strings.Join(names, ", ") + " FROM " + t.only + quote(t.schema, t.name)
-	if t.filter != "" {
-		sql += " WHERE " + t.filter
-	}
-	result := r.conn.ExecParams(ctx, sql, nil, nil, nil, nil)
-	for result.NextRow() {
-		if err := r.row(ctx, t.relation, result.Values()); err != nil {
-			_, closeErr := result.Close()
-			return errors.Join(err, closeErr)
-		}
-		r.progress.row(t)
-	}
-	_, err := result.Close()
-	r.progress.tableDone()
-	return err
-}
-
-// row copies the values behind their lengths, as the wire of replication has
-// them.
-func (r *tableReader) row(ctx context.Context, rel *relation, values [][]byte) error {
-	size := 0
-	for _, v := range values {
-		size += 4 + len(v)
-	}
-	if cap(r.block)-len(r.block) < size {
-		r.block = make([]byte, pgoutput.Null+1, max(blockSize, size+pgoutput.Null+1))
-	}
-	cols := r.b.offsets(len(values))[:0]
-	for _, v := range values {
-		if v == nil {
-			cols = append(cols, pgoutput.Null)
-			continue
-		}
-		cols = append(cols, uint32(len(r.block)))
-		r.block = binary.BigEndian.AppendUint32(r.block, uint32(len(v)))
-		r.block = append(r.block, v...)
-	}
-	r.b.cols = r.b.cols[:len(r.b.cols)+len(cols)]
-	r.index++
-	e, err := r.b.add(ctx, r.index, size)
-	if err != nil {
-		return err
-	}
-	e.Op, e.Schema = listeners.Read, rel.schema
-	read := row{rel: rel, data: r.block, cols: slices.Clip(cols)}
-	if rel.outbox != nil {
-		read = rel.outbox.message(e, read)
-	}
-	e.After = listeners.NewRecord(r.b.newRow(read))
-	return nil
 }

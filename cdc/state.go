@@ -27,6 +27,9 @@ type state struct {
 	// been stored, or it was given up. With Confirmed it may just have been made.
 	Absent bool `json:"absent,omitempty"`
 	Lost   loss `json:"lost,omitzero"`
+	// Snapshot is how far the first snapshot is, nil if none is being taken. It
+	// is replaced, never changed.
+	Snapshot *keptSnapshot `json:"snapshot,omitempty"`
 }
 
 func (s state) epoch() uint64 { return cmp.Or(s.Epoch, s.SystemID) }

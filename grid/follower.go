@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"reflect"
+	"slices"
 
 	"github.com/rowcall/rowcall/listeners"
 )
@@ -15,8 +16,11 @@ type follower[K comparable, V any] struct {
 	table *sourceTable[K, V] // nil before the first event
 
 	collecting bool
-	rows       []*entry[K, V] // of the snapshot, in order of arrival
-	open       *draft[K, V]   // a transaction of which parts have come
+	others     bool               // a snapshot of other collections is under way
+	rows       []*entry[K, V]     // of the snapshot, in order of arrival
+	at         listeners.Position // of its last batch
+	tx         listeners.Tx
+	open       *draft[K, V] // a transaction of which parts have come
 }
 
 func newFollower[K comparable, V any](r *Region[K, V]) *follower[K, V] {
@@ -39,19 +43,33 @@ func (f *follower[K, V]) OnBatch(ctx context.Context, b *listeners.Batch) error 
 func (f *follower[K, V]) onBatch(ctx context.Context, b *listeners.Batch) error {
 	switch b.Kind {
 	case listeners.Reset:
-		f.collecting, f.rows, f.open = true, nil, nil
+		f.others = f.spared(b)
+		if !f.others {
+			f.collecting, f.rows, f.open = true, nil, nil
+			f.at, f.tx = b.Position, b.Tx
+		}
 		return nil
 	case listeners.Snapshot:
+		if f.others {
+			return nil
+		}
 		if !f.collecting && isClosed(f.r.ready) {
 			return f.refresh(ctx, b)
 		}
+		f.at, f.tx = b.Position, b.Tx
 		return f.collect(b)
 	case listeners.Live:
-		return f.live(ctx, b)
+		f.others = false
+		return f.live(ctx, b.Position, b.Tx)
 	case listeners.Changes:
 		return f.changes(ctx, b)
 	}
 	return fmt.Errorf("unknown kind of batch %s", b.Kind)
+}
+
+// spared reports whether a reset leaves what the mirror holds alone.
+func (f *follower[K, V]) spared(b *listeners.Batch) bool {
+	return b.Collections != nil && f.table != nil && !slices.Contains(b.Collections, f.table.schema.Collection())
 }
 
 // collect keeps decoded rows, so that the source's memory is free.
@@ -96,7 +114,7 @@ func (f *follower[K, V]) entry(e *listeners.Event, k K, v V) *entry[K, V] {
 }
 
 // live applies the collected snapshot in one transaction.
-func (f *follower[K, V]) live(ctx context.Context, b *listeners.Batch) error {
+func (f *follower[K, V]) live(ctx context.Context, position listeners.Position, tx listeners.Tx) error {
 	rows, collected := f.rows, f.collecting
 	f.rows, f.collecting = nil, false
 	first := !isClosed(f.r.ready)
@@ -108,20 +126,27 @@ func (f *follower[K, V]) live(ctx context.Context, b *listeners.Batch) error {
 		for _, row := range rows {
 			d.set(row)
 		}
-		if err := f.r.commitDraft(ctx, d, b.Position, d.tellAll); err != nil {
+		if err := f.r.commitDraft(ctx, d, position, d.tellAll); err != nil {
 			return err
 		}
 		close(f.r.ready)
 		return nil
 	}
-	d.become(rows, b.Position)
-	at := d.position(b.Position)
-	return f.r.commitDraft(ctx, d, at, func() { d.tell(b.Tx, at) })
+	d.become(rows, position)
+	at := d.position(position)
+	return f.r.commitDraft(ctx, d, at, func() { d.tell(tx, at) })
 }
 
 // changes collects the parts of a transaction and applies it when it is whole.
 func (f *follower[K, V]) changes(ctx context.Context, b *listeners.Batch) error {
-	if f.collecting || !isClosed(f.r.ready) {
+	if f.collecting {
+		// The snapshot goes on with other collections; of this one it was whole,
+		// or it would have no changes yet.
+		if err := f.live(ctx, f.at, f.tx); err != nil {
+			return err
+		}
+	}
+	if !isClosed(f.r.ready) {
 		return fmt.Errorf("the source sent changes at %s before its snapshot was complete", b.Position)
 	}
 	if f.open == nil || b.First {

@@ -428,10 +428,7 @@ func TestMirrorStopsWithAnErrorThatSaysWhy(t *testing.T) {
 	})
 	t.Run("changes too early", func(t *testing.T) {
 		src := items()
-		m := mirror[int64, item](t, src, nil)
-		ready(t, m)
-		src.at.Commit++
-		src.feed.Append(src.snapshot()[0])
+		m := mirror[int64, item](t, changesOnly{src}, nil)
 		src.commit(src.event(listeners.Create, "", "", "2|two|b"))
 		run(t, m, "before its snapshot was complete")
 	})

@@ -8,12 +8,15 @@ type Kind uint8
 const (
 	// Changes is one committed transaction, or a part of one.
 	Changes Kind = iota
-	// Reset says that what the subscription knows of these collections may be
-	// stale or incomplete: a snapshot of their current state follows.
+	// Reset says that what the subscription knows of the batch's Collections
+	// may be stale or incomplete: a snapshot of their current state follows.
 	Reset
 	// Snapshot holds rows of the current state, with Op Read.
 	Snapshot
 	// Live says that the snapshot is complete; from here on come changes.
+	// A snapshot that was interrupted may be taken up again: then Changes of the
+	// collections that were complete come before another Reset, which names the
+	// others.
 	Live
 )
 
@@ -44,6 +47,10 @@ type Batch struct {
 	// Size is the memory that the batch holds, in bytes, as its source
 	// estimates it.
 	Size int
+	// Collections are those that a Reset concerns, each written as
+	// [Schema.Collection] returns it; nil means all. What is known of others
+	// stays good. Batches of another kind have none.
+	Collections []string
 }
 
 // whole reports whether there are events and every one is of one of the

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 )
 
 // wake is called by Append. The flag saves a channel operation for each batch
@@ -228,8 +229,24 @@ func (s *Subscription) deliver(b *Batch) error {
 // nothing. Parts of one transaction keep a first and a last even where the
 // real ones hold nothing of interest.
 func (s *Subscription) filter(b *Batch) *Batch {
-	if s.collections == nil || (b.Kind != Changes && b.Kind != Snapshot) {
+	if s.collections == nil {
 		return b
+	}
+	switch b.Kind {
+	case Changes, Snapshot:
+	case Reset:
+		// The rows that follow are of these collections only.
+		s.others = b.Collections != nil && !slices.ContainsFunc(b.Collections, s.wants)
+		if s.others {
+			return nil
+		}
+		return b
+	default:
+		s.others = false
+		return b
+	}
+	if s.others && b.Kind == Snapshot {
+		return nil
 	}
 	if b.First && b.Last && b.whole(s.collections) {
 		return b
@@ -246,6 +263,11 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	c.First = !s.open
 	s.open = !b.Last
 	return c
+}
+
+func (s *Subscription) wants(collection string) bool {
+	_, ok := s.collections[collection]
+	return ok
 }
 
 // call runs a callback, contains its panic, and names its error.

@@ -34,6 +34,7 @@ type Subscription struct {
 	skip    Position
 	within  bool // the feed is within a transaction that began before Subscribe
 	open    bool // parts of a transaction were delivered, its last part was not
+	others  bool // the snapshot that is under way is one of other collections
 	stalled <-chan struct{}
 	failure error // why it ends, should no function return to tell
 

@@ -2,8 +2,22 @@ package sinks
 
 import "github.com/rowcall/rowcall/listeners"
 
-// resetBody is the whole body of a reset.
-const resetBody = `{"op":"reset"}`
+// appendResetBody appends the whole body of a reset.
+func appendResetBody(dst []byte, b *listeners.Batch) []byte {
+	dst = append(dst, `{"op":"reset"`...)
+	for i, c := range b.Collections {
+		if i == 0 {
+			dst = append(dst, `,"collections":[`...)
+		} else {
+			dst = append(dst, ',')
+		}
+		dst = appendJSONString(dst, c)
+	}
+	if len(b.Collections) > 0 {
+		dst = append(dst, ']')
+	}
+	return append(dst, '}')
+}
 
 // AppendBody appends the JSON body of an event, as the package comment
 // describes it, to dst. Of its own it allocates nothing.

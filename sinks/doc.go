@@ -66,5 +66,6 @@
 // neither record; a message has only after. Members come in this order.
 //
 // The body of a reset is {"op":"reset"}: what readers know of the source may
-// be incomplete, and a snapshot of op read follows.
+// be incomplete, and a snapshot of op read follows. With "collections", an
+// array of names such as "public.seats", it concerns only those.
 package sinks

@@ -113,7 +113,7 @@ func (c *Encoder) reset(b *listeners.Batch) {
 	f.Source = DatabaseSource(b.Source)
 	f.ID = f.Source + "/" + f.Sequence
 	f.Type, f.Subject, f.TxEnd = resetType, "", false
-	f.Body = append(f.Body[:0], resetBody...)
+	f.Body = appendResetBody(f.Body[:0], b)
 }
 
 func (c *Encoder) lookup(s *listeners.Schema) *names {
@@ -197,7 +197,7 @@ func AppendCloudEvent(dst []byte, b *listeners.Batch, i int) []byte {
 	}
 	dst = append(dst, `,"datacontenttype":"application/json","data":`...)
 	if e == nil {
-		dst = append(dst, resetBody...)
+		dst = appendResetBody(dst, b)
 	} else {
 		dst = AppendBody(dst, e)
 	}

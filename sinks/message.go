@@ -17,6 +17,8 @@ type Message struct {
 	// Op is zero for a reset.
 	Op    listeners.Op
 	Reset bool
+	// Collections are those that a reset concerns, nil for all.
+	Collections []string
 	// Collection is as [listeners.Schema.Collection]; empty for a reset.
 	Collection string
 	Position   listeners.Position
@@ -71,6 +73,8 @@ func Decode(attribute func(name string) string, body []byte) (Message, error) {
 		Before    json.RawMessage `json:"before"`
 		After     json.RawMessage `json:"after"`
 		Unchanged []string        `json:"unchanged"`
+
+		Collections []string `json:"collections"`
 	}
 	if err := json.Unmarshal(body, &b); err != nil {
 		return fail("body", err)
@@ -81,7 +85,7 @@ func Decode(attribute func(name string) string, body []byte) (Message, error) {
 		}
 	}
 	m.Key, m.OldKey, m.Before, m.After = object(b.Key), object(b.OldKey), object(b.Before), object(b.After)
-	m.Unchanged = b.Unchanged
+	m.Unchanged, m.Collections = b.Unchanged, b.Collections
 	return m, nil
 }
 

@@ -95,6 +95,9 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 		details = "unreadable: " + harmless(err.Error())
 	case m.Reset:
 		details = "events may be missing before this; the rows as they stand now follow"
+		if len(m.Collections) > 0 {
+			details += ", of " + harmless(strings.Join(m.Collections, ", ")) + " only"
+		}
 	case m.Op == listeners.Truncate:
 		details = "all rows are gone"
 	default:

@@ -35,6 +35,7 @@ type Batch struct {
 	Tx          listeners.Tx
 	Position    listeners.Position
 	First, Last bool
+	Collections []string // of a Reset
 	Events      []Event
 }
 
@@ -57,7 +58,7 @@ func (r *Recorder) OnBatch(_ context.Context, b *listeners.Batch) error {
 			return err
 		}
 	}
-	kept := Batch{Kind: b.Kind, Tx: b.Tx, Position: b.Position, First: b.First, Last: b.Last}
+	kept := Batch{Kind: b.Kind, Tx: b.Tx, Position: b.Position, First: b.First, Last: b.Last, Collections: b.Collections}
 	for i := range b.Events {
 		kept.Events = append(kept.Events, keep(&b.Events[i]))
 	}
