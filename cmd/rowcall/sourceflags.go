@@ -13,6 +13,7 @@ type sourceFlags struct {
 	slot        string
 	publication string
 	snapshot    *choice
+	workers     int
 }
 
 func addSourceFlags(cmd *cobra.Command) *sourceFlags {
@@ -29,12 +30,13 @@ func addSourceFlags(cmd *cobra.Command) *sourceFlags {
 	flags.StringVar(&f.publication, "publication", "", "`name` of the publication (default: the slot's name)")
 	flags.Var(f.snapshot, "snapshot",
 		"the rows that are there already: initial reads them when the slot is new, only reads them and ends")
+	flags.IntVar(&f.workers, "snapshot-workers", 0, "`number` of connections that read a snapshot (default: one for each CPU, at most 4)")
 	return f
 }
 
 func (f *sourceFlags) options() *cdc.Options {
 	return &cdc.Options{
 		Tables: f.tables.tables, Slot: f.slot, Publication: f.publication,
-		Snapshot: cdc.SnapshotMode(f.snapshot.value),
+		Snapshot: cdc.SnapshotMode(f.snapshot.value), SnapshotWorkers: f.workers,
 	}
 }
