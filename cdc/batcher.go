@@ -111,8 +111,11 @@ func (b *batcher) flush(ctx context.Context, last bool) error {
 		Position: listeners.Position{Epoch: b.epoch, Commit: b.commit},
 		First:    b.first, Last: last, Size: b.bytes,
 	}
-	if n > b.start {
+	switch {
+	case n > b.start:
 		batch.Position = b.events[n-1].Position
+	case b.last.Epoch == b.epoch && b.last.Commit == b.commit:
+		batch.Position = b.last // the parts before it had them all
 	}
 	if err := b.emit(ctx, batch); err != nil {
 		return err

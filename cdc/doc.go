@@ -14,6 +14,22 @@
 // snapshot is stored, so a run that dies before begins again, and one that
 // dies later goes on. Later runs stream from the slot.
 //
+// A snapshot is all tables at one point of the log, also while others write:
+// every row is read or arrives as a change, never both. It comes table by table.
+// Large tables are read by several connections (SnapshotWorkers), so a table's
+// rows are in no order.
+//
+// With StateDir, a run that dies before the snapshot is stored does not begin
+// again: tables that are stored are not read any more. The next run delivers
+// what happened to them since as Changes, then a Reset whose Collections are the
+// other tables, their rows at a new point, and Live. The table that was being
+// read starts again from its beginning; so does everything if no table was
+// stored, or what was kept does not fit any more. A run that goes on with a
+// snapshot shares nothing of it with subscriptions that want the Current state:
+// they get their own. When connections are lost and the run lives, the same
+// happens within it, and there Changes of complete tables may come between two
+// Resets.
+//
 // The slot is confirmed only up to the end of the last transaction that every
 // subscription (but the Ephemeral ones) has handled or stored, together with
 // everything before it. What is not confirmed is delivered again after a

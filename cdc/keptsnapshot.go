@@ -66,7 +66,7 @@ func (s *Source) settleSnapshot(ctx context.Context, conn *pgx.Conn, inv *invent
 func (s *Source) leftSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventory) (kept *keptSnapshot, why string, err error) {
 	kept = s.state.get().Snapshot
 	system, _ := s.reading()
-	slot, err := s.keeper(ctx, conn)
+	slot, err := s.lookUpKeeper(ctx, conn)
 	if err != nil {
 		return nil, "", err
 	}
@@ -102,8 +102,8 @@ func (s *Source) leftSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventor
 	return kept, "", nil
 }
 
-// keeper looks up the slot of a kept snapshot, nil if there is none.
-func (s *Source) keeper(ctx context.Context, conn *pgx.Conn) (*slotInfo, error) {
+// lookUpKeeper looks up the slot of a kept snapshot, nil if there is none.
+func (s *Source) lookUpKeeper(ctx context.Context, conn *pgx.Conn) (*slotInfo, error) {
 	name := keeperSlot(s.c.Slot)
 	slot, err := lookUpSlot(ctx, conn, name)
 	if err != nil {
@@ -121,7 +121,7 @@ func (s *Source) keeper(ctx context.Context, conn *pgx.Conn) (*slotInfo, error) 
 // dropKeeper drops the slot of a snapshot that is complete or of no use, if
 // there is one, and forgets the snapshot.
 func (s *Source) dropKeeper(ctx context.Context, conn *pgx.Conn, why string) error {
-	slot, err := s.keeper(ctx, conn)
+	slot, err := s.lookUpKeeper(ctx, conn)
 	if err != nil {
 		return err
 	}

@@ -91,6 +91,9 @@ type Options struct {
 	Undecodable UndecodablePolicy
 	// StateDir is a directory for what a source remembers from one run to the
 	// next, in a file named after the slot. It is created when it is missing.
+	// With it, a first snapshot that was interrupted goes on: until it is stored,
+	// a permanent slot named after the source's, with "_snapshot" at its end,
+	// keeps the changes of the tables that are.
 	// Default: nothing is remembered but what the server knows of the slot.
 	StateDir string
 	// LostSlot says what happens when changes are lost. Default: LostSlotFail.

@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"sync"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -128,34 +128,78 @@ func (s *Source) storedBy(p listeners.Position) bool { return s.stored().Compare
 // has a smaller position than the snapshot's rows.
 func (s *Source) bringUp(ctx context.Context, kept *keptSnapshot, to LSN, b *batcher) error {
 	err := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if err := s.advanceKeeper(ctx, conn, kept.Slot, kept.At); err != nil {
+			return err
+		}
 		return s.deliverKept(ctx, conn, kept, to, b)
 	})
 	if err != nil {
 		return fmt.Errorf("bring the tables that are done up to %s: %w", to, err)
 	}
-	if !b.last.IsZero() {
-		if err := s.waitStored(ctx, b.last, s.storedBy); err != nil {
-			return err
-		}
-	}
 	// First the state: a server that crashes may forget where the slot is, and
 	// what is before At is left out.
-	err = s.state.update(func(st *state) {
-		next := *st.Snapshot
-		next.At = to
-		st.Snapshot = &next
-	})
-	if err != nil {
+	if err := s.reached(to); err != nil {
 		return err
 	}
 	return s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.advanceKeeper(ctx, conn, kept.Slot, to) })
 }
 
+// reached notes that the tables that are done have every commit before an LSN.
+func (s *Source) reached(at LSN) error {
+	return s.state.update(func(st *state) {
+		next := *st.Snapshot
+		next.At = at
+		st.Snapshot = &next
+	})
+}
+
+// deliverKept returns when the changes are stored. It notes on the way how far
+// they are.
 func (s *Source) deliverKept(ctx context.Context, conn *pgx.Conn, kept *keptSnapshot, to LSN, b *batcher) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := s.noteReached(ctx, kept.At); err != nil {
+			cancel(err)
+		}
+	})
+	defer func() {
+		cancel(nil)
+		wg.Wait()
+	}()
+	if err := s.decodeKept(ctx, conn, kept, to, b); err != nil {
+		return err
+	}
+	if b.last.IsZero() {
+		return nil
+	}
+	return s.waitStored(ctx, b.last, s.storedBy)
+}
+
+const reachedInterval = 200 * time.Millisecond
+
+func (s *Source) noteReached(ctx context.Context, at LSN) error {
+	tick := time.NewTicker(reachedInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if _, stored := s.keeper.stored(s.stored()); stored > at {
+			at = stored
+			if err := s.reached(at); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (s *Source) decodeKept(ctx context.Context, conn *pgx.Conn, kept *keptSnapshot, to LSN, b *batcher) error {
 	catalog := &catalog{c: s.c}
 	defer catalog.close(ctx)
-	own := new(tracker) // the source's slot has no part in this
-	d := newDecoder(b, own, func(schema, table string) bool {
+	d := newDecoder(b, &s.keeper, func(schema, table string) bool {
 		_, done := kept.Done[schema+"."+table]
 		return done
 	}, catalog, nil)
@@ -167,7 +211,6 @@ func (s *Source) deliverKept(ctx context.Context, conn *pgx.Conn, kept *keptSnap
 		return err
 	}
 	defer rows.Close()
-	everything := listeners.Position{Epoch: math.MaxUint64, Commit: math.MaxUint64, Index: math.MaxUint32}
 	skip, inside := false, false // of a transaction
 	for rows.Next() {
 		var at int64
@@ -196,7 +239,6 @@ func (s *Source) deliverKept(ctx context.Context, conn *pgx.Conn, kept *keptSnap
 		if err := d.message(ctx, LSN(at), msg); err != nil {
 			return err
 		}
-		own.stored(everything) // or it would remember each transaction
 	}
 	return rows.Err()
 }
@@ -218,7 +260,7 @@ var errKeeperGone = errors.New("the snapshot's slot is gone")
 // stored.
 func (s *Source) finishKept(ctx context.Context, conn *pgx.Conn, server identity) (err error) {
 	kept := s.state.get().Snapshot
-	slot, err := s.keeper(ctx, conn)
+	slot, err := s.lookUpKeeper(ctx, conn)
 	switch {
 	case err != nil:
 		return err

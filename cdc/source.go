@@ -19,6 +19,7 @@ type Source struct {
 	feed    *listeners.Feed
 	stats   counters
 	tracker tracker
+	keeper  tracker    // of the slot of a snapshot that goes on
 	state   *stateFile // once Run has begun
 	backs   backfiller // of the reading goroutine
 

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -21,10 +23,9 @@ type progress struct {
 	w   io.Writer
 	log *slog.Logger // nil on a terminal
 
-	mu    sync.Mutex
-	bar   *progressbar.ProgressBar // nil unless one is shown
-	table string                   // in the bar
-	last  time.Time                // of a log line, or when the snapshot began
+	mu   sync.Mutex
+	bar  *progressbar.ProgressBar // nil unless one is shown
+	last time.Time                // of a log line, or when the snapshot began
 }
 
 // newProgress returns one that logs to what logger returns, unless bar is true.
@@ -68,11 +69,21 @@ func (p *progress) show(now cdc.Progress) {
 		// The estimate is the planner's: the bar must not end before the rows do.
 		p.bar.ChangeMax64(now.Rows + 1)
 	}
-	if p.table != now.Table {
-		p.table = now.Table
-		p.bar.Describe("snapshot of " + now.Table)
-	}
+	p.bar.Describe(describe(now))
 	_ = p.bar.Set64(now.Rows)
+}
+
+// describe has what the bar does not show by itself. The time that is left is
+// the source's, by size on disk: the bar's would be by the estimated rows.
+func describe(now cdc.Progress) string {
+	text := "snapshot of " + now.Table
+	if now.Tables > 1 {
+		text += fmt.Sprintf(" (%d/%d)", min(now.TablesDone+1, now.Tables), now.Tables)
+	}
+	if now.ETA > 0 {
+		text += ", " + now.ETA.Round(time.Second).String() + " left"
+	}
+	return text
 }
 
 func (p *progress) newBar(now cdc.Progress) *progressbar.ProgressBar {
@@ -84,6 +95,7 @@ func (p *progress) newBar(now cdc.Progress) *progressbar.ProgressBar {
 		progressbar.OptionSetWriter(p.w),
 		progressbar.OptionShowCount(),
 		progressbar.OptionShowIts(),
+		progressbar.OptionSetPredictTime(false),
 		progressbar.OptionSetItsString("rows"),
 		progressbar.OptionThrottle(0),                 // the source does not call often
 		progressbar.OptionSetSpinnerChangeInterval(0), // no goroutine of its own
@@ -104,7 +116,8 @@ func (p *progress) logLine(now cdc.Progress) {
 	}
 	p.last = at
 	p.log.Info("snapshot", "table", now.Table, "tables_done", now.TablesDone, "tables", now.Tables,
-		"rows", now.Rows, "estimated_rows", now.EstimatedRows)
+		"rows", now.Rows, "estimated_rows", now.EstimatedRows,
+		"rows_per_second", math.Round(now.RowsPerSecond), "eta", now.ETA.Round(time.Second))
 }
 
 // end takes the bar away. Nothing is shown afterwards.
@@ -117,6 +130,6 @@ func (p *progress) end() {
 func (p *progress) clear() {
 	if p.bar != nil {
 		_ = p.bar.Clear()
-		p.bar, p.table = nil, ""
+		p.bar = nil
 	}
 }

@@ -25,7 +25,8 @@ func TestProgressLogsEveryFewSeconds(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 50 { // ten seconds
-			p.show(cdc.Progress{Table: "public.seats", Tables: 2, Rows: int64(i) * 1000, EstimatedRows: 60_000})
+			p.show(cdc.Progress{Table: "public.seats", Tables: 2, Rows: int64(i) * 1000, EstimatedRows: 60_000,
+				RowsPerSecond: 5000.4, ETA: 9*time.Second + 400*time.Millisecond})
 			time.Sleep(200 * time.Millisecond)
 		}
 		p.show(cdc.Progress{Done: true})
@@ -33,7 +34,7 @@ func TestProgressLogsEveryFewSeconds(t *testing.T) {
 		if got := strings.Count(out.String(), "msg=snapshot "); got != 3 {
 			t.Errorf("%d lines in ten seconds, want 3:\n%s", got, out.String())
 		}
-		if want := "table=public.seats tables_done=0 tables=2 rows=15000 estimated_rows=60000"; !strings.Contains(out.String(), want) {
+		if want := "table=public.seats tables_done=0 tables=2 rows=15000 estimated_rows=60000 rows_per_second=5000 eta=9s"; !strings.Contains(out.String(), want) {
 			t.Errorf("the log holds no %q:\n%s", want, out.String())
 		}
 	})
@@ -46,8 +47,8 @@ func TestProgressBarMakesRoomForOtherLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.show(cdc.Progress{Table: "public.seats", Rows: 300, EstimatedRows: 100}) // the estimate was too low
-	if got := out.String(); !strings.Contains(got, "snapshot of public.seats") || !strings.Contains(got, "300/301") {
+	p.show(cdc.Progress{Table: "public.seats", Tables: 3, TablesDone: 1, Rows: 300, EstimatedRows: 100, ETA: 70 * time.Second}) // the estimate was too low
+	if got := out.String(); !strings.Contains(got, "snapshot of public.seats (2/3), 1m10s left") || !strings.Contains(got, "300/301") {
 		t.Errorf("the bar is %q, want the table and 300/301", got)
 	}
 	out.Reset()

@@ -15,6 +15,7 @@ type sourceFlags struct {
 	snapshot    *choice
 	messages    prefixList
 	outbox      outboxList
+	workers     int
 }
 
 func addSourceFlags(cmd *cobra.Command) *sourceFlags {
@@ -35,13 +36,14 @@ func addSourceFlags(cmd *cobra.Command) *sourceFlags {
 		"prefixes of logical messages to publish, separated by commas; orders.* is all that begin so (default: none)")
 	flags.Var(&f.outbox, "outbox",
 		"tables whose inserts are messages, such as public.outbox or public.outbox:id=event_id,type=kind (default: none)")
+	flags.IntVar(&f.workers, "snapshot-workers", 0, "`number` of connections that read a snapshot (default: one for each CPU, at most 4)")
 	return f
 }
 
 func (f *sourceFlags) options() *cdc.Options {
 	return &cdc.Options{
 		Tables: f.tables.tables, Slot: f.slot, Publication: f.publication,
-		Snapshot: cdc.SnapshotMode(f.snapshot.value),
+		Snapshot: cdc.SnapshotMode(f.snapshot.value), SnapshotWorkers: f.workers,
 		Messages: f.messages.prefixes, Outbox: f.outbox.outboxes,
 	}
 }
