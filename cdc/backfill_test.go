@@ -483,3 +483,26 @@ func TestBackfillOutlivesItsSnapshot(t *testing.T) {
 		t.Errorf("the last event is %s, want the rows behind what was committed before them", last)
 	}
 }
+
+// An operator that somebody put into schema public is not what a condition
+// means: it would run with the privileges of the source.
+func TestBackfillUsesNoOperatorsOfOthers(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)",
+		"CREATE FUNCTION evil(int, numeric) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'evil ran'; END $$",
+		"CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = numeric, FUNCTION = evil)",
+		"INSERT INTO seats VALUES (1), (2)")
+	if _, err := conn.Exec(t.Context(), "SELECT FROM seats WHERE id = 1.0"); err == nil || !strings.Contains(err.Error(), "evil ran") {
+		t.Fatalf("an ordinary session gives %v, want it to run the operator", err)
+	}
+	var rec listenertest.Recorder
+	src := run(t, url, &cdc.Options{Snapshot: cdc.SnapshotNever}, record(t, &rec, nil))
+	src.caughtUp()
+	if err := backfill(t, src, []string{"seats"}, "id = 1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := reads(&rec); got != "public.seats/1" {
+		t.Errorf("were read: %s; want public.seats/1", got)
+	}
+}

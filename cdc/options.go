@@ -68,7 +68,7 @@ type Options struct {
 	Messages []string
 	// Outbox are tables whose inserts are messages. Default: none.
 	Outbox []Outbox
-	// Progress is called during a snapshot, at most some times a second, from
+	// Progress is called during a snapshot or a backfill, at most some times a second, from
 	// one goroutine at a time. Default: nothing.
 	Progress func(Progress)
 	// Logger receives what an operator wants to know. Default: nothing.
