@@ -134,7 +134,7 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 			return false, nil //nolint:nilerr // the log has it, and it is tried again
 		case err != nil:
 			f.later(ctx, err.Error())
-			return false, nil //nolint:nilerr // as above
+			return false, nil
 		}
 		f.snapshot = e
 		f.source.hurry() // on a quiet server, only a keepalive gets there
