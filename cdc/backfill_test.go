@@ -1,10 +1,12 @@
 package cdc_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -84,8 +86,7 @@ func TestBackfillWhileWritersCommit(t *testing.T) {
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY, price int)", "INSERT INTO seats SELECT i, 10 FROM generate_series(1, 500) i")
-	all := &refold{fold: fold{rows: make(map[int]int)}}
-	all.rows = nil
+	all := new(refold)
 	src := run(t, url, &cdc.Options{MaxBatchBytes: 10_000}, func(src *cdc.Source) {
 		first := listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
 			if b.Kind == listeners.Snapshot && all.sums == nil { // the initial one
@@ -114,7 +115,7 @@ func TestBackfillWhileWritersCommit(t *testing.T) {
 				default:
 				}
 				sql := fmt.Sprintf("BEGIN; UPDATE seats SET price = price - 1 WHERE id = %d; UPDATE seats SET price = price + 1 WHERE id = %d; COMMIT",
-					1+i*7%250*2+w-w, 2+i*11%250*2-w+w)
+					1+i*7%250*2, 2+i*11%250*2)
 				if w == 1 {
 					sql = fmt.Sprintf("BEGIN; INSERT INTO seats VALUES (%d, 0); DELETE FROM seats WHERE id = %d; COMMIT", 1000+i, 1000+i-3)
 				}
@@ -277,7 +278,8 @@ func TestBackfillWaitsForOpenTransactions(t *testing.T) {
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)", "CREATE TABLE trips (id int PRIMARY KEY)", "INSERT INTO trips VALUES (1)")
 	var rec listenertest.Recorder
-	src := run(t, url, nil, record(t, &rec, nil))
+	var log bytes.Buffer
+	src := run(t, url, &cdc.Options{Logger: slog.New(slog.NewTextHandler(&log, nil))}, record(t, &rec, nil))
 	src.caughtUp()
 	open := pgtest.Connect(t, url)
 	exec(t, open, "BEGIN", "INSERT INTO trips VALUES (2)")
@@ -313,6 +315,10 @@ func TestBackfillWaitsForOpenTransactions(t *testing.T) {
 	src.caughtUp()
 	if got, want := reads(&rec), "public.trips/1 public.trips/1 public.trips/2"; got != want {
 		t.Errorf("were read: %s; want %s", got, want)
+	}
+	src.stop()
+	if want := fmt.Sprintf("such as that of PID %d", open.PgConn().PID()); !strings.Contains(log.String(), want) {
+		t.Errorf("the log does not say %q:\n%s", want, log.String())
 	}
 }
 
@@ -440,5 +446,63 @@ func TestBackfillRequestIsJSON(t *testing.T) {
 	}
 	if err := json.Unmarshal(content, &got); err != nil || got.ID != r.ID || got.Where != "id < 3" || len(got.Tables) != 1 || got.Tables[0] != "public.seats" {
 		t.Errorf("the request is %s (%v), want id %s and what was asked for", content, err, r.ID)
+	}
+}
+
+// The session that holds the snapshot ends before the rows are read: another
+// snapshot is made.
+func TestBackfillOutlivesItsSnapshot(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)", "CREATE TABLE trips (id int PRIMARY KEY)", "INSERT INTO trips VALUES (1), (2)")
+	var rec listenertest.Recorder
+	src := run(t, url, nil, record(t, &rec, nil))
+	src.caughtUp()
+	src.stop()
+	if _, err := cdc.RequestBackfill(t.Context(), url, &cdc.Backfill{Tables: []string{"trips"}}); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "INSERT INTO seats SELECT generate_series(1, 5000)")
+	release := make(chan struct{})
+	again := listenertest.Recorder{Err: func(*listeners.Batch) error { <-release; return nil }}
+	src = run(t, url, &cdc.Options{MaxBatchBytes: 10_000, MaxBytes: 20_000}, record(t, &again, nil))
+	pgtest.Eventually(t, waitLong, func() error {
+		if n := count(t, conn, `SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots
+			WHERE database = current_database() AND temporary AND confirmed_flush_lsn IS NOT NULL`); n != 1 {
+			return errors.New("no temporary slot yet")
+		}
+		return nil
+	})
+	close(release)
+	src.caughtUp()
+	events := again.Events()
+	if got, want := reads(&again), "public.trips/1 public.trips/2"; got != want || len(events) != 5002 {
+		t.Fatalf("%d events arrived, with %s read; want 5000 changes and %s", len(events), got, want)
+	}
+	if last := events[len(events)-1]; last.Op != listeners.Read {
+		t.Errorf("the last event is %s, want the rows behind what was committed before them", last)
+	}
+}
+
+// An operator that somebody put into schema public is not what a condition
+// means: it would run with the privileges of the source.
+func TestBackfillUsesNoOperatorsOfOthers(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)",
+		"CREATE FUNCTION evil(int, numeric) RETURNS bool LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'evil ran'; END $$",
+		"CREATE OPERATOR public.= (LEFTARG = int, RIGHTARG = numeric, FUNCTION = evil)",
+		"INSERT INTO seats VALUES (1), (2)")
+	if _, err := conn.Exec(t.Context(), "SELECT FROM seats WHERE id = 1.0"); err == nil || !strings.Contains(err.Error(), "evil ran") {
+		t.Fatalf("an ordinary session gives %v, want it to run the operator", err)
+	}
+	var rec listenertest.Recorder
+	src := run(t, url, &cdc.Options{Snapshot: cdc.SnapshotNever}, record(t, &rec, nil))
+	src.caughtUp()
+	if err := backfill(t, src, []string{"seats"}, "id = 1.0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := reads(&rec); got != "public.seats/1" {
+		t.Errorf("were read: %s; want public.seats/1", got)
 	}
 }

@@ -33,14 +33,14 @@ type backfillJob struct {
 	refused error // what it asks for makes no sense
 }
 
-// A backfillRefusal is what no repetition changes.
-type backfillRefusal string
+// A backfillError is one that no repetition changes.
+type backfillError string
 
 // Error implements error.
-func (r backfillRefusal) Error() string { return string(r) }
+func (r backfillError) Error() string { return string(r) }
 
-func isBackfillRefusal(err error) bool {
-	_, is := errors.AsType[backfillRefusal](err)
+func isRefused(err error) bool {
+	_, is := errors.AsType[backfillError](err)
 	return is
 }
 
@@ -90,8 +90,8 @@ func (d *decoder) boundary(ctx context.Context, at LSN) error {
 			case err == nil:
 			case ctx.Err() != nil || errors.Is(err, listeners.ErrClosed):
 				return err
-			case transient(err) && !isBackfillRefusal(err):
-				f.later(ctx, "it was interrupted", err)
+			case errors.Is(err, errImport) || transient(err) && !isRefused(err):
+				f.later(ctx, err.Error())
 				return nil
 			}
 			job.refused = err
@@ -121,10 +121,10 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 			}
 			return false, context.Cause(ctx)
 		case err != nil && limited.Err() != nil:
-			f.later(ctx, "its snapshot waits for transactions that are running", err)
-			return false, nil
+			f.later(ctx, "it waits for transactions that are open, such as "+f.source.c.openTransaction(ctx))
+			return false, nil //nolint:nilerr // the log has it, and it is tried again
 		case err != nil:
-			f.later(ctx, "no snapshot for it", err)
+			f.later(ctx, err.Error())
 			return false, nil
 		}
 		f.snapshot = e
@@ -134,9 +134,32 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 }
 
 // later has the first backfill of the queue wait. Streaming goes on.
-func (f *backfiller) later(ctx context.Context, why string, err error) {
+func (f *backfiller) later(ctx context.Context, reason string) {
 	f.retry = time.Now().Add(exportRetry)
-	f.source.c.Logger.WarnContext(ctx, "backfill waits: "+why, "id", f.queue[0].ID, "error", err, "again_in", exportRetry)
+	f.source.c.Logger.WarnContext(ctx, "backfill put off", "id", f.queue[0].ID, "reason", reason, "again_in", exportRetry)
+}
+
+// openTransaction names the oldest of those that a new slot waits for, as far
+// as the role may see it.
+func (c *config) openTransaction(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(ctx, exportTimeout)
+	defer cancel()
+	conn, err := c.connect(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	defer hangUp(ctx, conn.PgConn())
+	var text string
+	err = conn.QueryRow(ctx, `
+		SELECT coalesce(
+		  (SELECT format('that of PID %s (%s) since %s', pid, coalesce(nullif(application_name, ''), backend_type), xact_start)
+		   FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1),
+		  (SELECT format('the prepared one %L since %s', gid, prepared) FROM pg_prepared_xacts ORDER BY prepared LIMIT 1),
+		  'one that this role may not see')`).Scan(&text)
+	if err != nil {
+		return err.Error()
+	}
+	return text
 }
 
 func (f *backfiller) drop(ctx context.Context) {
@@ -163,7 +186,7 @@ func (f *backfiller) read(ctx context.Context, d *decoder, job *backfillJob) err
 	}
 	tables = slices.DeleteFunc(tables, func(t snapshotTable) bool { return !slices.Contains(job.Tables, t.schema+"."+t.name) })
 	if len(tables) == 0 {
-		return backfillRefusal(fmt.Sprintf("this source reads none of the tables %s", strings.Join(job.Tables, ", ")))
+		return backfillError(fmt.Sprintf("this source reads none of the tables %s", strings.Join(job.Tables, ", ")))
 	}
 	if len(tables) < len(job.Tables) {
 		s.c.Logger.WarnContext(ctx, "backfill: not all of its tables are read by this source", "id", job.ID, "tables", job.Tables, "found", len(tables))

@@ -50,6 +50,9 @@ func (inv *inventory) outboxFindings(c *config) []Finding {
 		case !exists:
 			finding.Level, finding.Text = Fatal, fmt.Sprintf("there is no table %s, which is to be an outbox", name)
 			finding.Remedy = fmt.Sprintf("create it, or check the name, and that it is in database %q", inv.database)
+		case t < 0 && inv.publication == nil:
+			finding.Level, finding.Text = Fatal, fmt.Sprintf("Postgres cannot publish the outbox %s", name)
+			finding.Remedy = "make it an ordinary table that is logged"
 		case t < 0:
 			finding.Level, finding.Text = Fatal, fmt.Sprintf("publication %q does not cover the outbox %s", c.Publication, name)
 			finding.Remedy = fmt.Sprintf("ALTER PUBLICATION %s ADD TABLE %s, as an owner of both", quote(c.Publication), quote(o.table.schema, o.table.table))

@@ -143,7 +143,7 @@ func (d *decoder) addMessage(ctx context.Context, index uint32, m pgoutput.Messa
 	if text {
 		values[2] = m.Content
 	}
-	var data = make([]byte, pgoutput.Null+1, size+3*len(m.Content)+16)
+	data := make([]byte, pgoutput.Null+1, size+3*len(m.Content)+16)
 	cols := make([]uint32, len(values))
 	for i, v := range values {
 		if cols[i] = pgoutput.Null; i == 2 && !text {

@@ -115,8 +115,8 @@ type Options struct {
 	// same time, each a part of the same table. A table of less than 8 MiB needs
 	// one. Default: GOMAXPROCS, at most 4.
 	SnapshotWorkers int
-	// Progress is called during a snapshot, at most some times a second, from
-	// one goroutine at a time. Default: nothing.
+	// Progress is called during a snapshot or a backfill, at most some times a
+	// second, from one goroutine at a time. Default: nothing.
 	Progress func(Progress)
 	// Logger receives what an operator wants to know. Default: nothing.
 	Logger *slog.Logger

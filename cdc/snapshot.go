@@ -207,6 +207,9 @@ func (s *Source) readSnapshot(ctx context.Context, e *exported, scope snapshotSc
 	return end, b.mark(ctx, listeners.Live, end.Index)
 }
 
+// errImport is in the error when a snapshot cannot be used, or not any more.
+var errImport = errors.New("import snapshot")
+
 // join opens a connection whose transaction sees the snapshot, and returns the
 // time at which that began.
 func (e *exported) join(ctx context.Context, c *config) (*pgx.Conn, time.Time, error) {
@@ -222,7 +225,7 @@ func (e *exported) join(ctx context.Context, c *config) (*pgx.Conn, time.Time, e
 	}
 	if err != nil {
 		hangUp(ctx, conn.PgConn())
-		return nil, time.Time{}, fmt.Errorf("import snapshot %q: %w", e.snapshot, err)
+		return nil, time.Time{}, fmt.Errorf("%w %q: %w", errImport, e.snapshot, err)
 	}
 	return conn, now.UTC(), nil
 }

@@ -27,7 +27,7 @@ func TestSnapshotAndWritersFoldToTheTable(t *testing.T) {
 				own, dice := pgtest.Connect(t, url), rand.New(rand.NewPCG(seed, uint64(w)))
 				writers.Go(func() { write(t, own, dice, tables, stop) })
 			}
-			var l ledger
+			var l storedRows
 			src := run(t, url, &cdc.Options{SnapshotWorkers: workers, MaxBatchBytes: 20_000, MaxBytes: 100_000}, l.subscribe(t, nil))
 			src.caughtUp()
 			close(stop)
@@ -50,7 +50,7 @@ func TestSnapshotBeginsAgainWhenATableIsRewritten(t *testing.T) {
 			conn := pgtest.Connect(t, url)
 			makeTables(t, conn, 5000, "a", "b")
 			hook, reached, release := at("public.a")
-			l := ledger{before: hook}
+			l := storedRows{before: hook}
 			src := run(t, url, &cdc.Options{MaxBatchBytes: 5_000, MaxBytes: 20_000, StateDir: dir}, l.subscribe(t, nil))
 			<-reached
 			exec(t, conn, "ALTER TABLE b ALTER COLUMN price TYPE bigint")
@@ -102,7 +102,7 @@ func TestSnapshotDuringACommitThatWaitsForAStandby(t *testing.T) {
 			}
 			insert(1001)
 			waiting(1)
-			var l ledger
+			var l storedRows
 			u := url + "?options=-csynchronous_commit%3Dlocal"
 			src := run(t, u, &cdc.Options{StateDir: dir}, l.subscribe(t, nil))
 			pgtest.Eventually(t, 20*time.Second, func() error { // the new slot waits for the commit

@@ -216,6 +216,7 @@ func (f *follower[K, V]) change(d *draft[K, V], e *listeners.Event) error {
 		return nil
 	case listeners.Create, listeners.Update, listeners.Read:
 		return f.upsert(d, e, own, old)
+	case listeners.Message: // left out above
 	}
 	return fmt.Errorf("unknown operation %s", e.Op)
 }
