@@ -239,7 +239,7 @@ func TestStopPolicyDropsTheSlotAndSaysSo(t *testing.T) {
 			exec(t, conn, seats, "INSERT INTO seats VALUES (1), (2)")
 			opts := cdc.Options{
 				StateDir: t.TempDir(), LostSlot: policy, MaxBytes: 10_000, MaxBatchBytes: 1000,
-				MaxRetainedWAL: 3 << 20, RetainedWALPolicy: cdc.RetainedWALStop,
+				MaxRetainedWAL: 5 << 20, RetainedWALPolicy: cdc.RetainedWALStop,
 			}
 			entered, release := make(chan struct{}), make(chan struct{})
 			var hang, free sync.Once
@@ -282,7 +282,7 @@ func TestStopPolicyDropsTheSlotAndSaysSo(t *testing.T) {
 				return
 			}
 			lost, ok := errors.AsType[*cdc.SlotError](src.ended())
-			if !ok || !lost.Lost || !strings.Contains(lost.Error(), "more than the 3.0 MiB of MaxRetainedWAL") {
+			if !ok || !lost.Lost || !strings.Contains(lost.Error(), "more than the 5.0 MiB of MaxRetainedWAL") {
 				t.Errorf("Run = %v, want a SlotError about the limit", lost)
 			}
 			if got := kinds(&rec); got != "reset snapshot live changes reset" {
