@@ -77,6 +77,26 @@
 // alone (search_path), so that names of other schemas are written out where a
 // value's text holds one (regclass and the like).
 //
+// # A slot that is lost
+//
+// Before it reads, at each start and each reconnect, a source compares the
+// server and the slot with what it left: the cluster, the history (timeline) of
+// it, and the position that was confirmed. With a StateDir this holds across
+// processes, since the position is on disk before the server hears of it. A
+// slot that was dropped, recreated, read by somebody else or invalidated, and a
+// server whose history lacks what was read, end the run with a [SlotError] whose
+// Lost is true: changes are missing. [LostSlotResnapshot] begins again instead,
+// in the same run, with a Reset and the rows as they stand. Either way nothing
+// is left out silently.
+//
+// Positions never go back. A promoted standby that has all that was read goes
+// on with the same positions; after a fork they get a new epoch, which the
+// StateDir remembers, and another cluster has its own, later one. Where that
+// cannot be had (no StateDir, an older cluster), the source refuses.
+//
+// A standby can be read, too, from Postgres 16 on. Its publication is made on
+// the primary. From 17 on, Failover has standbys keep the slot in step.
+//
 // # What is not promised
 //
 // Without REPLICA IDENTITY FULL, Postgres does not send old rows, only old

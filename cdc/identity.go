@@ -156,14 +156,10 @@ func (s *Source) reading() (system, epoch uint64) {
 	return s.system, s.epoch
 }
 
-// end is a position after everything that the source has delivered, and before
-// whatever a new snapshot brings.
+// end is a position after everything that the source and its durable listeners
+// know of, and before whatever a new snapshot brings.
 func (s *Source) end() listeners.Position {
 	_, epoch := s.reading()
-	stats := s.Stats()
-	end := listeners.Position{Epoch: epoch, Commit: uint64(stats.Confirmed)}
-	if last := stats.Position; last.Epoch == epoch {
-		end.Commit = max(end.Commit, last.Commit+1)
-	}
-	return end
+	known := max(s.known(s.state.get()), s.Stats().Confirmed)
+	return listeners.Position{Epoch: epoch, Commit: uint64(known)}
 }

@@ -122,6 +122,10 @@ func (s *Source) slotLost(ctx context.Context, err error) error {
 		if lookUpErr != nil {
 			return fmt.Errorf("look up slot %q, which cannot be read: %w", s.c.Slot, lookUpErr) // tried again
 		}
+		if slot != nil && slot.synced && slot.walStatus != "lost" {
+			// A failover that is not over: it becomes readable with the promotion.
+			return fmt.Errorf("slot %q is the copy of the primary's, and the standby is not promoted: %v", s.c.Slot, err) //nolint:errorlint // to be tried again
+		}
 		if slot != nil && slot.walStatus != "lost" {
 			return &SlotError{Slot: s.c.Slot, Reason: "the server does not let it be read", Err: err, Remedy: "see the server's log"}
 		}

@@ -145,7 +145,7 @@ func TestPostgresRestartsLoseNothingDoubleNothing(t *testing.T) {
 	pgtest.Exec(t, postgres.URL("postgres"), "CREATE DATABASE shop")
 	h := startHistory(t, postgres.URL("shop"))
 	server := natstest.Run(t)
-	args := []string{"--database-url", postgres.URL("shop"), "--tables", publishedTables, "--nats-url", server.URL()}
+	args := []string{"--database-url", postgres.URL("shop"), "--tables", publishedTables, "--nats-url", server.URL(), "--state-dir", t.TempDir()}
 	c := startRun(t, args...)
 	r := rand.New(rand.NewPCG(h.seed, 99))
 	for _, mode := range []pgserver.Mode{pgserver.Fast, pgserver.Immediate, pgserver.Immediate, pgserver.Fast, pgserver.Immediate} {
@@ -174,7 +174,7 @@ func TestNATSOutageLosesNothingDoublesNothing(t *testing.T) {
 	opts := natsserver.Options{Dir: t.TempDir()}
 	server := natstest.RunWith(t, &opts)
 	opts.Port = server.Port()
-	args := []string{"--database-url", databaseURL, "--tables", publishedTables, "--nats-url", server.URL()}
+	args := []string{"--database-url", databaseURL, "--tables", publishedTables, "--nats-url", server.URL(), "--state-dir", t.TempDir()}
 	c := startRun(t, args...)
 	wait(t, 4*time.Second)
 	server.Stop()

@@ -76,7 +76,7 @@ func (b *bench) rowcall(to string) program {
 	name := "rowcall run --to " + to
 	args := []string{
 		"run", "--database-url", b.url(), "--slot", "rowcall_" + to, "--publication", publication,
-		"--snapshot", "never", "--to", to, "--until-caught-up",
+		"--snapshot", "never", "--to", to, "--until-caught-up", "--state-dir", filepath.Join(b.dir, "state"),
 	}
 	if to == "nats" {
 		name += " (embedded server)"

@@ -159,7 +159,7 @@ func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
 		if err == nil && slices.ContainsFunc(slots, func(s cdc.SlotStatus) bool { return s.Name == slot && s.Synced && !s.Temporary }) {
 			return nil
 		}
-		return fmt.Errorf("the standby's slots are %+v, %v", slots, err)
+		return fmt.Errorf("the standby's slots are %+v: %w", slots, err)
 	})
 	exec(t, pgtest.Connect(t, url), "INSERT INTO seats SELECT i FROM generate_series(101, 150) i")
 	src.caughtUp()
