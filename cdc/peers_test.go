@@ -215,8 +215,16 @@ func TestALargeTransactionThatIsRolledBack(t *testing.T) {
 		}
 		src.caughtUp()
 	}
+	// A crash rolls back without a word in the log.
 	src.stop()
-	wantSequence(t, k.keys, 2)
+	exec(t, conn, "BEGIN", "INSERT INTO seats SELECT i, repeat('n', 100) FROM generate_series(20000, 29000) i")
+	exec(t, pgtest.Connect(t, url), "INSERT INTO seats VALUES (3)")
+	restart(t, srv, pgserver.Immediate)
+	src = run(t, url, nil, k.subscribe(t))
+	exec(t, pgtest.Connect(t, url), "INSERT INTO seats VALUES (4)", "CHECKPOINT", "INSERT INTO seats VALUES (5)")
+	src.caughtUp()
+	src.stop()
+	wantSequence(t, k.keys, 5)
 }
 
 // A taker takes and stores nothing.
