@@ -258,9 +258,11 @@ func TestKeepalivesConfirmNothingThatIsNotStored(t *testing.T) {
 		}
 		return nil
 	})
-	events := tk.Events()
-	if len(events) != 3 {
-		t.Fatalf("%d events were taken, want 3", len(events))
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	events, err := tk.WaitEvents(ctx, 3)
+	if err != nil {
+		t.Fatal(err)
 	}
 	// A second, so that a status update has been sent since the keepalive.
 	exec(t, conn, "SELECT pg_sleep(1.2)")

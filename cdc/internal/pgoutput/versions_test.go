@@ -42,18 +42,38 @@ const filler = "INSERT INTO filler SELECT i, repeat('f', 100) FROM generate_seri
 
 var streamed = []scene{
 	{"BEGIN", 0},
-	{"INSERT INTO by_key VALUES (10, 'happy')", 0}, {filler, 'E'},
-	{"SAVEPOINT a", 0}, {"INSERT INTO by_key VALUES (11)", 0}, {filler, 'E'}, {"ROLLBACK TO a", 'A'},
-	{"UPDATE by_key SET id = 12 WHERE id = 10", 0}, {"DELETE FROM by_key WHERE id = 12", 0},
-	{"SELECT pg_logical_emit_message(true, 'prefix', 'streamed')", 0}, {"TRUNCATE by_index", 0}, {"COMMIT", 'c'},
-	{"BEGIN", 0}, {"INSERT INTO by_row VALUES (20)", 0}, {filler, 'E'}, {"ROLLBACK", 'A'},
+	{"INSERT INTO by_key VALUES (10, 'happy')", 0},
+	{filler, 'E'},
+	{"SAVEPOINT a", 0},
+	{"INSERT INTO by_key VALUES (11)", 0},
+	{filler, 'E'},
+	{"ROLLBACK TO a", 'A'},
+	{"UPDATE by_key SET id = 12 WHERE id = 10", 0},
+	{"DELETE FROM by_key WHERE id = 12", 0},
+	{"SELECT pg_logical_emit_message(true, 'prefix', 'streamed')", 0},
+	{"TRUNCATE by_index", 0},
+	{"COMMIT", 'c'},
+	{"BEGIN", 0},
+	{"INSERT INTO by_row VALUES (20)", 0},
+	{filler, 'E'},
+	{"ROLLBACK", 'A'},
 	{"INSERT INTO by_nothing VALUES (30)", 'C'},
 }
 
 var prepared = []scene{
-	{"BEGIN", 0}, {"INSERT INTO by_key VALUES (40)", 0}, {"PREPARE TRANSACTION 'one'", 'P'}, {"COMMIT PREPARED 'one'", 'K'},
-	{"BEGIN", 0}, {"INSERT INTO by_key VALUES (41)", 0}, {"PREPARE TRANSACTION 'two'", 'P'}, {"ROLLBACK PREPARED 'two'", 'r'},
-	{"BEGIN", 0}, {"INSERT INTO by_key VALUES (42)", 0}, {filler, 'E'}, {"PREPARE TRANSACTION 'three'", 'p'}, {"COMMIT PREPARED 'three'", 'K'},
+	{"BEGIN", 0},
+	{"INSERT INTO by_key VALUES (40)", 0},
+	{"PREPARE TRANSACTION 'one'", 'P'},
+	{"COMMIT PREPARED 'one'", 'K'},
+	{"BEGIN", 0},
+	{"INSERT INTO by_key VALUES (41)", 0},
+	{"PREPARE TRANSACTION 'two'", 'P'},
+	{"ROLLBACK PREPARED 'two'", 'r'},
+	{"BEGIN", 0},
+	{"INSERT INTO by_key VALUES (42)", 0},
+	{filler, 'E'},
+	{"PREPARE TRANSACTION 'three'", 'p'},
+	{"COMMIT PREPARED 'three'", 'K'},
 }
 
 var dialects = []dialect{
