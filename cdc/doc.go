@@ -36,11 +36,18 @@
 // crash, with the same positions: at least once for a plain listener, once in
 // effect for one that remembers positions, as the sinks do.
 //
+// A snapshot locks its tables against changes of their columns while it reads
+// (ACCESS SHARE, as each SELECT does), and is taken again if a table was altered
+// or truncated between the snapshot and the lock.
+//
 // Rows are read from the wire without decoding; a column is decoded when a
 // listener asks for it. A value that Postgres did not send, because an update
 // left a TOASTed column as it was, is Unchanged, never null; with REPLICA
 // IDENTITY FULL it is filled in from the old row. A table's columns are those
-// of the stream, at the time of the change.
+// of the stream, at the time of the change. Only the key of a table with
+// REPLICA IDENTITY FULL or NOTHING is not in the stream: it is the primary key of
+// now, under the names of then if nothing but names has changed; otherwise the
+// record has no key, and the Logger a warning.
 //
 // A large transaction is received while it is in progress, spooled to disk, and
 // delivered after its commit, without what was rolled back to a savepoint.

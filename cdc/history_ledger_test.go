@@ -152,8 +152,11 @@ func (l *ledger) apply(e *listeners.Event) error {
 	}
 	// Every update counts: a missing, repeated or swapped one shows here.
 	var from, to int
-	if err := errors.Join(json.Unmarshal([]byte(old.at("n")), &from), json.Unmarshal([]byte(after.at("n")), &to)); err != nil || to != from+1 {
-		return fmt.Errorf("row %s goes from number %s to %s (%v)", was.key(), old.at("n"), after.at("n"), err)
+	if err := errors.Join(json.Unmarshal([]byte(old.at("n")), &from), json.Unmarshal([]byte(after.at("n")), &to)); err != nil {
+		return err
+	}
+	if to != from+1 {
+		return fmt.Errorf("row %s goes from number %d to %d", was.key(), from, to)
 	}
 	if other, exists := table[after.key()]; exists {
 		return fmt.Errorf("the new key %s exists: %v", after.key(), other)

@@ -266,7 +266,7 @@ func (w *historyWriter) alterTable(ctx context.Context, table string) error {
 		}
 	}
 	fresh := w.unique.Add(1)
-	sql := ""
+	var sql string
 	switch n := w.r.IntN(12); {
 	case n < 2:
 		sql = fmt.Sprintf("ADD c%d_0 int DEFAULT %[1]d", fresh)

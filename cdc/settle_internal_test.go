@@ -1,8 +1,10 @@
 package cdc
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rowcall/rowcall/internal/pgtest"
 )
@@ -74,4 +76,36 @@ func TestSnapshotNoticesAlteredTables(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The connection that exported a snapshot may end before the snapshot is
+// imported. That is a reason for another one, not for giving up.
+func TestSnapshotThatIsGoneIsTakenAgain(t *testing.T) {
+	url := pgtest.Database(t)
+	s, err := New(url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	repl, id, err := s.c.connectReplication(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hangUp(t.Context(), repl)
+	s.epoch = id
+	e, err := s.export(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.close(t.Context())
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		conn, _, err := e.join(t.Context(), s.c)
+		switch {
+		case err == nil: // the server takes a moment to notice
+			hangUp(t.Context(), conn.PgConn())
+			return errors.New("the snapshot can still be imported")
+		case !transient(err):
+			t.Errorf("join = %v, which is not tried again", err)
+		}
+		return nil
+	})
 }

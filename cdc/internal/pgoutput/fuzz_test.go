@@ -17,6 +17,11 @@ func FuzzParse(f *testing.F) {
 	for _, m := range readCapture(f) {
 		f.Add(m)
 	}
+	for _, file := range captures(f) {
+		for _, m := range captured(f, file) {
+			f.Add(m)
+		}
+	}
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		msg = slices.Clip(msg)

@@ -28,7 +28,7 @@ func fetch(ctx context.Context, spec, home string) (err error) {
 
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Minute, errors.New("not done after 10 minutes"))
 	defer cancel()
-	cmd := exec.CommandContext(ctx, npm, "pack", "--silent", "--ignore-scripts", spec) //nolint:gosec // the specs are those of our table
+	cmd := exec.CommandContext(ctx, npm, "pack", "--silent", "--ignore-scripts", spec)
 	cmd.Dir = temp
 	var complaint bytes.Buffer
 	cmd.Stderr = &complaint

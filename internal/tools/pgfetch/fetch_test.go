@@ -16,7 +16,7 @@ func stage(t *testing.T, files map[string]string) (bin string) {
 	t.Helper()
 	bin = t.TempDir()
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
-	cache, err := os.MkdirTemp("/var/tmp", "pgfetch-test-")
+	cache, err := os.MkdirTemp("/var/tmp", "pgfetch-test-") //nolint:usetesting // a test's own is closed to the user that servers run as
 	if err != nil {
 		t.Skip(err)
 	}
@@ -25,7 +25,7 @@ func stage(t *testing.T, files map[string]string) (bin string) {
 			t.Error(err)
 		}
 	})
-	if err := os.Chmod(cache, 0o711); err != nil { //nolint:gosec // servers run as another user
+	if err := os.Chmod(cache, 0o711); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("XDG_CACHE_HOME", cache)
@@ -52,7 +52,7 @@ func stage(t *testing.T, files map[string]string) (bin string) {
 		}
 	}
 	npm := "#!/bin/sh\necho \"$@\" >>" + filepath.Join(bin, "calls") + "\ncp " + archive + " packed.tgz\n"
-	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(bin, "npm"), []byte(npm), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return bin
