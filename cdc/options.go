@@ -58,6 +58,12 @@ type Options struct {
 	// is the operator's choice, and max_slot_wal_keep_size the server's. Default:
 	// no look-up.
 	MaxRetainedWAL int64
+	// CatchUpBytes is how many bytes of WAL the slot may be behind when a
+	// connection begins; what is more is read with SQL functions from a
+	// temporary copy of the slot, which is faster, and then streaming goes on.
+	// It needs one free slot for that time. Default 64 MiB; negative: stream
+	// always.
+	CatchUpBytes int64
 	// StateDir is a directory for what a source remembers from one run to the
 	// next, in a file named after the slot. It is created when it is missing.
 	// Default: nothing is remembered but what the server knows of the slot.
@@ -141,6 +147,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	}
 	if c.SlotWait <= 0 {
 		c.SlotWait = defaultSlotWait
+	}
+	if c.CatchUpBytes == 0 {
+		c.CatchUpBytes = defaultCatchUpBytes
 	}
 	if c.StopTimeout <= 0 {
 		c.StopTimeout = defaultStopTimeout

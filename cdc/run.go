@@ -46,8 +46,13 @@ func (s *Source) run(ctx context.Context) error {
 	defer catalog.close(ctx)
 	started, began := false, time.Now()
 	return s.persist(ctx, "replication", func() (bool, error) {
-		ok, err := s.stream(ctx, b, catalog, started)
+		ok, err := s.catchUp(ctx, b, catalog, started)
 		started = started || ok
+		if err == nil && ctx.Err() == nil {
+			var streamed bool
+			streamed, err = s.stream(ctx, b, catalog, started)
+			ok, started = ok || streamed, started || streamed
+		}
 		if !started && sqlState(err) == "55006" && time.Since(began) > s.c.SlotWait {
 			// Taken since the set-up. Later it may be our own last connection.
 			err = &SlotError{Slot: s.c.Slot, Reason: "another process reads it", Err: err, Remedy: "stop that one, or choose another slot"}

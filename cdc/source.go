@@ -21,6 +21,8 @@ type Source struct {
 	tracker tracker
 	state   *stateFile // once Run has begun
 
+	noCatchUp bool // of the goroutine that reads: the server refused
+
 	ready chan struct{} // closed when Run has set up the slot and publication
 	ended chan struct{} // closed when Run returns
 	kick  chan struct{} // asks for a status update now

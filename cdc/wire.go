@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -133,8 +134,11 @@ func (w *wire) query(sql string) error {
 func (w *wire) startReplication(ctx context.Context, slot, publication string, from LSN) error {
 	stop := context.AfterFunc(ctx, w.interrupt)
 	defer stop()
-	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %s (proto_version '1', publication_names %s)`,
-		slot, from, literal(quote(publication))))
+	var options []string
+	for _, option := range pluginOptions(publication) {
+		options = append(options, option[0]+" "+literal(option[1]))
+	}
+	err := w.query(fmt.Sprintf(`START_REPLICATION SLOT "%s" LOGICAL %s (%s)`, slot, from, strings.Join(options, ", ")))
 	for err == nil {
 		var kind byte
 		var body []byte

@@ -22,6 +22,7 @@ type runFlags struct {
 	untilCaughtUp bool
 	report        string
 	maxRetained   byteSize
+	catchUp       byteSize
 }
 
 // Where events go.
@@ -68,6 +69,8 @@ database keep what was not read yet: if you do not come back, drop the slot with
 		"end once everything that was committed at the start is stored")
 	cmd.Flags().StringVar(&f.report, "report", "", "write at the end what was done, as JSON, to this `file`")
 	cmd.Flags().Var(&f.maxRetained, "max-retained-wal", "warn in the log when the slot keeps more WAL than this, such as 10GB (default: off)")
+	f.catchUp = 64 << 20
+	cmd.Flags().Var(&f.catchUp, "catch-up-bytes", "read a larger backlog than this with SQL functions, which is faster; 0 to stream always")
 	f.log = addLogFlags(cmd)
 	return cmd
 }
@@ -79,6 +82,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	opts := f.source.options()
 	opts.Logger, opts.Progress = logger, show.show
 	opts.MaxRetainedWAL = int64(f.maxRetained)
+	if opts.CatchUpBytes = int64(f.catchUp); f.catchUp == 0 {
+		opts.CatchUpBytes = -1
+	}
 
 	faults := []error{
 		logErr,
