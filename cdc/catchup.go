@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 )
 
@@ -18,10 +20,11 @@ const (
 	// those. So calls are large, as far as the server's temporary files and the
 	// wait for the first row allow.
 	firstCall    = 100_000 // changes
-	largestCall  = 500_000
+	largeCall    = 500_000
+	largestCall  = 2_000_000 // where much is read again
 	callBytes    = 512 << 20 // of log: many of its bytes may be of other tables
 	slowCall     = 10 * time.Second
-	worstReread  = 4 // times the new log that a call covers
+	worstReread  = 4 // times the new log that the next call will cover
 	handOverPart = 4 // the rest is streamed once it is this part of CatchUpBytes
 )
 
@@ -64,14 +67,18 @@ func (s *Source) catchUp(ctx context.Context, b *batcher, catalog *catalog, agai
 		return false, nil
 	}
 	l, err := catalog.lag(ctx)
-	if err != nil || l.active || l.system != s.epoch || l.bytes <= s.c.CatchUpBytes {
-		if err != nil {
-			s.c.Logger.DebugContext(ctx, "the slot's distance is unknown; streaming", "slot", s.c.Slot, "error", err)
-		}
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return false, nil
+	case err != nil && transient(err):
+		return false, fmt.Errorf("look up slot %q: %w", s.c.Slot, err)
+	case err != nil:
+		l.why = err.Error()
+	case l.active, l.system != s.epoch, l.bytes <= s.c.CatchUpBytes:
 		return false, nil
 	}
 	if l.why != "" {
-		s.c.Logger.InfoContext(ctx, "no catching up by SQL; streaming", "slot", s.c.Slot, "behind", size(l.bytes), "because", l.why)
+		s.c.Logger.InfoContext(ctx, "no catching up by SQL; streaming", "slot", s.c.Slot, "because", l.why)
 		return false, nil
 	}
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
@@ -141,9 +148,7 @@ func (s *Source) drainCopy(ctx context.Context, b *batcher, catalog *catalog) (p
 		return progressed, err
 	}
 	err = s.stop(ctx)
-	last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), advanceTimeout)
-	defer cancelLast()
-	if err := a.advance(last); err != nil {
+	if err := a.advance(ctx); err != nil {
 		s.c.Logger.WarnContext(ctx, "the slot was not moved at the end; some transactions will come again", "error", err)
 	}
 	return progressed, err
@@ -174,14 +179,22 @@ func (s *Source) drainCalls(ctx context.Context, q *slotCopy, b *batcher, catalo
 		covered, reread, left := int64(q.at-from), int64(q.at-q.restart), int64(q.end-q.at)
 		s.c.Logger.DebugContext(ctx, "catch-up call", "at", q.at.String(), "covered", size(covered),
 			"read_again", size(reread), "left", size(left), "took", time.Since(began).Round(time.Millisecond))
-		switch {
-		case left < s.c.CatchUpBytes/handOverPart, covered <= 0:
+		if left < s.c.CatchUpBytes/handOverPart || covered <= 0 {
 			return progressed, nil
-		case n == largestCall && reread > worstReread*max(covered, 16<<20):
-			s.c.Logger.InfoContext(ctx, "an old transaction was open in the backlog; streaming the rest", "left", size(left))
-			return progressed, nil
-		case time.Since(began) < slowCall:
-			n = min(4*n, largestCall)
 		}
+		next := n
+		switch {
+		case time.Since(began) > slowCall:
+		case n < largeCall:
+			next = min(4*n, largeCall)
+		case reread > covered:
+			next = min(2*n, largestCall)
+		}
+		if reread > worstReread*min(left, covered*int64(next)/int64(n)) {
+			// A transaction is open for long, or others write as fast as this reads.
+			s.c.Logger.InfoContext(ctx, "too much would be read again; streaming the rest", "left", size(left), "again", size(reread))
+			return progressed, nil
+		}
+		n = next
 	}
 }

@@ -2,22 +2,17 @@ package cdc_test
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/rowcall/rowcall/cdc"
 	"github.com/rowcall/rowcall/internal/pgtest"
-	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 )
 
@@ -116,5 +111,3 @@ func TestCatchUpBringsWhatStreamingBrings(t *testing.T) {
 		t.Errorf("%d slots are left, want the two", n)
 	}
 }
-
-var _ = []any{context.Background, errors.New, atomic.Bool{}, time.Second, listeners.Read}

@@ -12,7 +12,7 @@ const (
 	// at most a tenth of the time.
 	advanceInterval = time.Second
 	advanceShare    = 10
-	advanceTimeout  = 10 * time.Second // of the last one, when the source stops
+	advanceTimeout  = 10 * time.Second
 )
 
 // A slotAdvancer moves the slot behind what is stored while a copy of it is
@@ -44,8 +44,22 @@ func (a *slotAdvancer) run(ctx context.Context) error {
 }
 
 // advance moves the slot to the end of the last transaction that is stored with
-// everything before it.
+// everything before it. It goes on for up to advanceTimeout after ctx has ended:
+// the server would go on in any case, and keep the slot from the next one.
 func (a *slotAdvancer) advance(ctx context.Context) error {
+	ending := ctx
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ending, func() {
+		timer := time.NewTimer(advanceTimeout)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	defer stop()
 	confirmed := a.s.Stats().Confirmed
 	if confirmed <= a.last {
 		return nil
