@@ -101,14 +101,13 @@ func backlog(t testing.TB, url string, transactions int, names ...string) *pgx.C
 	return conn
 }
 
-const copies = "SELECT count(*) FROM pg_replication_slots WHERE temporary AND slot_name LIKE '%\\_catch%' AND database = current_database()"
+const copies = "FROM pg_replication_slots WHERE temporary AND slot_name LIKE '%\\_catch%' AND database = current_database()"
 
 // reading waits until a copy of the slot is being read.
 func reading(t testing.TB, conn *pgx.Conn) {
 	t.Helper()
 	pgtest.Eventually(t, 20*time.Second, func() error {
-		if count(t, conn, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-			AND state = 'active' AND query LIKE 'SELECT lsn, data FROM pg_logical_slot_get%'`) == 0 {
+		if count(t, conn, "SELECT count(*) "+copies) == 0 {
 			return errors.New("no copy is read")
 		}
 		return nil
@@ -142,7 +141,7 @@ func TestCatchUpAndStreamingMeetWithoutGapOrTwin(t *testing.T) {
 			}
 		})
 	}
-	src := run(t, url, slotOptions("meeting", 100_000, &log, t), subscribe(t, &state))
+	src := run(t, url, slotOptions(t, "meeting", 100_000, &log), subscribe(t, &state))
 	pgtest.Eventually(t, 30*time.Second, func() error {
 		if log.count("msg=streaming") == 0 {
 			return errors.New("still catching up")
@@ -178,7 +177,7 @@ func TestCatchUpConfirmsOnlyWhatIsStored(t *testing.T) {
 		return nil
 	}}
 	var log logBuffer
-	src := run(t, url, slotOptions("careful", 100_000, &log, t), subscribe(t, c))
+	src := run(t, url, slotOptions(t, "careful", 100_000, &log), subscribe(t, c))
 	reading(t, conn)
 	pgtest.Eventually(t, 20*time.Second, func() error {
 		var confirmed cdc.LSN
@@ -227,11 +226,10 @@ func TestCatchUpSurvivesItsConnections(t *testing.T) {
 	var log logBuffer
 	closed := make(chan struct{})
 	gate.Store(&closed)
-	src := run(t, url, slotOptions("cut", 100_000, &log, t), subscribe(t, c))
+	src := run(t, url, slotOptions(t, "cut", 100_000, &log), subscribe(t, c))
 	for range 3 {
 		reading(t, conn)
-		exec(t, conn, `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database()
-			AND query LIKE 'SELECT lsn, data FROM pg_logical_slot_get%'`)
+		exec(t, conn, "SELECT pg_terminate_backend(active_pid, 5000) "+copies)
 		// A little of it comes through.
 		gate.Store(nil)
 		close(closed)
@@ -261,7 +259,7 @@ func TestCatchUpSurvivesServerRestarts(t *testing.T) {
 	release := make(chan struct{})
 	c := &counter{hook: func(*listeners.Batch) error { <-release; return nil }}
 	var log logBuffer
-	src := run(t, url, slotOptions("restarted", 100_000, &log, t), subscribe(t, c))
+	src := run(t, url, slotOptions(t, "restarted", 100_000, &log), subscribe(t, c))
 	reading(t, pgtest.Connect(t, url))
 	restart(t, srv, pgserver.Fast)
 	reading(t, pgtest.Connect(t, url))
@@ -286,11 +284,11 @@ func TestCatchUpGoesOnInTheNextRun(t *testing.T) {
 		return nil
 	}
 	var log logBuffer
-	src := run(t, url, slotOptions("next_run", 100_000, &log, t), subscribe(t, &first))
+	src := run(t, url, slotOptions(t, "next_run", 100_000, &log), subscribe(t, &first))
 	if err := src.ended(); !errors.Is(err, broken) {
 		t.Fatalf("Run = %v, want the listener's error", err)
 	}
-	src = run(t, url, slotOptions("next_run", 100_000, &log, t), subscribe(t, &second))
+	src = run(t, url, slotOptions(t, "next_run", 100_000, &log), subscribe(t, &second))
 	src.caughtUp()
 	src.stop()
 	// A transaction of which a part was stored comes again as a whole.
@@ -306,7 +304,7 @@ func TestCatchUpEndsWithItsContext(t *testing.T) {
 			entered := make(chan struct{}, 1)
 			c := &counter{}
 			var log logBuffer
-			opts := slotOptions("cancelled", 100_000, &log, t)
+			opts := slotOptions(t, "cancelled", 100_000, &log)
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			if full {
@@ -341,9 +339,12 @@ func TestCatchUpEndsWithItsContext(t *testing.T) {
 				t.Errorf("Run = %v, want nil", err)
 			}
 			t.Logf("Run returned after %s", time.Since(began))
-			if n := count(t, conn, copies); n != 0 {
-				t.Errorf("%d copies of the slot are left", n)
-			}
+			pgtest.Eventually(t, 5*time.Second, func() error {
+				if n := count(t, conn, "SELECT count(*) "+copies); n != 0 {
+					return fmt.Errorf("%d copies of the slot are left", n)
+				}
+				return nil
+			})
 		})
 	}
 }
@@ -359,7 +360,7 @@ func TestCatchUpNoticesALostSlot(t *testing.T) {
 			release := make(chan struct{})
 			c := &counter{hook: func(*listeners.Batch) error { <-release; return nil }}
 			var log logBuffer
-			src := run(t, url, slotOptions("lost_"+name, 100_000, &log, t), subscribe(t, c))
+			src := run(t, url, slotOptions(t, "lost_"+name, 100_000, &log), subscribe(t, c))
 			reading(t, conn)
 			pgtest.Eventually(t, 10*time.Second, func() error {
 				_, err := conn.Exec(t.Context(), sql)
@@ -381,7 +382,7 @@ func TestCatchUpOfAnotherSource(t *testing.T) {
 	conn := backlog(t, url, 10, "shared")
 	exec(t, conn, "SELECT pg_advisory_lock(hashtextextended('rowcall slot shared', 0))")
 	var log logBuffer
-	opts := slotOptions("shared", 100_000, &log, t)
+	opts := slotOptions(t, "shared", 100_000, &log)
 	opts.SlotWait = 300 * time.Millisecond
 	var c counter
 	err := run(t, url, opts, subscribe(t, &c)).ended()
@@ -408,7 +409,7 @@ func TestBacklogIsStreamedWithoutCatchUp(t *testing.T) {
 			first := count(t, conn, "SELECT max(id) FROM seats") - 30_000 + 1
 			var c counter
 			var log logBuffer
-			src := run(t, url, slotOptions("only", tc.bytes, &log, t), subscribe(t, &c))
+			src := run(t, url, slotOptions(t, "only", tc.bytes, &log), subscribe(t, &c))
 			src.caughtUp()
 			src.stop()
 			c.want(t, first, first+30_000-1)
@@ -431,7 +432,7 @@ func TestCatchUpNeedsNoMoreThanReplication(t *testing.T) {
 	if at := strings.LastIndex(url, "@"); strings.Count(url, "@") > 1 {
 		url = "postgres://reader" + url[at:]
 	}
-	src := run(t, url, slotOptions("least", 100_000, &log, t), subscribe(t, &c))
+	src := run(t, url, slotOptions(t, "least", 100_000, &log), subscribe(t, &c))
 	src.caughtUp()
 	src.stop()
 	c.want(t, 1, 20_000)

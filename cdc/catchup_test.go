@@ -53,7 +53,7 @@ func slots(t testing.TB, conn *pgx.Conn, names ...string) {
 }
 
 // slotOptions read such a slot.
-func slotOptions(slot string, catchUp int64, log *logBuffer, t testing.TB) *cdc.Options {
+func slotOptions(t testing.TB, slot string, catchUp int64, log *logBuffer) *cdc.Options {
 	return &cdc.Options{
 		Slot: slot, Publication: "all_tables", Snapshot: cdc.SnapshotNever, CatchUpBytes: catchUp,
 		Logger: log.logger(t), MaxBytes: 4 << 20, MaxBatchBytes: 100_000,
@@ -90,7 +90,7 @@ func TestCatchUpBringsWhatStreamingBrings(t *testing.T) {
 	read := func(slot string, catchUp int64) ([]listenertest.Batch, string) {
 		var rec listenertest.Recorder
 		var log logBuffer
-		src := run(t, url, slotOptions(slot, catchUp, &log, t), record(t, &rec, nil))
+		src := run(t, url, slotOptions(t, slot, catchUp, &log), record(t, &rec, nil))
 		src.caughtUp()
 		src.stop()
 		return rec.Batches(), log.String()

@@ -28,7 +28,11 @@ type slotAdvancer struct {
 func (a *slotAdvancer) run(ctx context.Context) error {
 	wait := advanceInterval
 	for {
-		if sleep(ctx, wait) != nil {
+		timer := time.NewTimer(wait)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return nil
 		}
 		began := time.Now()
