@@ -348,22 +348,28 @@ func TestCatchUpEndsWithItsContext(t *testing.T) {
 }
 
 func TestCatchUpNoticesALostSlot(t *testing.T) {
-	for name, sql := range map[string]string{
-		"dropped":   "SELECT pg_drop_replication_slot('lost_dropped')",
-		"recreated": "SELECT pg_drop_replication_slot('lost_recreated'), pg_create_logical_replication_slot('lost_recreated', 'pgoutput')",
-	} {
+	for name, recreate := range map[string]bool{"dropped": false, "recreated": true} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.Database(t)
 			conn := backlog(t, url, 30, "lost_"+name)
-			release := make(chan struct{})
-			c := &counter{hook: func(*listeners.Batch) error { <-release; return nil }}
+			entered, release := make(chan struct{}), make(chan struct{})
+			var once sync.Once
+			c := &counter{hook: func(*listeners.Batch) error {
+				once.Do(func() { close(entered) })
+				<-release
+				return nil
+			}}
 			var log logBuffer
 			src := run(t, url, slotOptions(t, "lost_"+name, 100_000, &log), subscribe(t, c))
-			reading(t, conn)
+			<-entered // so the call has begun, and brings nothing that is committed now
 			pgtest.Eventually(t, 10*time.Second, func() error {
-				_, err := conn.Exec(t.Context(), sql)
+				_, err := conn.Exec(t.Context(), "SELECT pg_drop_replication_slot($1)", "lost_"+name)
 				return err
 			})
+			insert(t, conn, 1)
+			if recreate {
+				exec(t, conn, "SELECT pg_create_logical_replication_slot('lost_recreated', 'pgoutput')")
+			}
 			close(release)
 			err := src.ended()
 			var slot *cdc.SlotError
