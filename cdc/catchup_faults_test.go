@@ -444,3 +444,30 @@ func TestCatchUpNeedsNoMoreThanReplication(t *testing.T) {
 		t.Error("the backlog was not drained by SQL")
 	}
 }
+
+// A slot for a failover must not be read ahead of the standbys that take over.
+func TestCatchUpDoesNotOvertakeStandbys(t *testing.T) {
+	srv := pgtest.Own(t, nil)
+	if srv.Version() < 17 {
+		t.Skipf("failover slots came with PostgreSQL 17; this is %d", srv.Version())
+	}
+	url := srv.URL("postgres")
+	conn := backlog(t, url, 1)
+	exec(t, conn, "SELECT pg_create_physical_replication_slot('standby')",
+		"SELECT pg_create_logical_replication_slot('held', 'pgoutput', false, false, true)",
+		"ALTER SYSTEM SET synchronized_standby_slots = 'standby'", "SELECT pg_reload_conf()")
+	insert(t, conn, 20)
+	var c counter
+	var log logBuffer
+	src := run(t, url, slotOptions(t, "held", 100_000, &log), subscribe(t, &c))
+	pgtest.Eventually(t, 10*time.Second, func() error {
+		if log.count("msg=streaming") == 0 {
+			return errors.New("not streaming")
+		}
+		return nil
+	})
+	src.stop()
+	if log.count("no catching up by SQL; streaming") != 1 || c.seen() != 0 {
+		t.Errorf("%d keys came before the standby had them", c.seen())
+	}
+}

@@ -30,6 +30,16 @@
 // transaction or the slowness of a listener. Then the socket is not read,
 // while status updates go on so that the server does not give up.
 //
+// # Catching up
+//
+// A slot that is more than CatchUpBytes behind when a connection begins is
+// drained with SQL functions, about twice as fast as by streaming, and streaming
+// goes on near the end. The events, their positions and their batches are the
+// same, and so is what is promised: the functions consume a temporary copy of
+// the slot, while the slot itself follows what is stored. That needs no
+// privilege beyond those for streaming, and one free slot; where it is refused,
+// the backlog is streamed.
+//
 // # What is not promised
 //
 // Without REPLICA IDENTITY FULL, Postgres does not send old rows, only old
