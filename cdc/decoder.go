@@ -51,12 +51,15 @@ type describer interface {
 // position that the batcher appended is left out when the server sends it
 // again.
 //
-// Transactions in progress, if the server sends such, are kept in spools.
-func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, catalog describer, spools *spools) *decoder {
+// Transactions in progress, where the server is asked for such, are kept.
+func newDecoder(b *batcher, t *tracker, wanted func(schema, table string) bool, catalog describer, kept *spools) *decoder {
 	b.abandon()
 	t.abandon()
+	if kept == nil {
+		kept = &spools{open: make(map[uint32]*spool)}
+	}
 	return &decoder{
-		batcher: b, tracker: t, wanted: wanted, catalog: catalog, spools: spools,
+		batcher: b, tracker: t, wanted: wanted, catalog: catalog, spools: kept,
 		described: make(types), relations: make(map[uint32]*relation), resume: b.last,
 	}
 }

@@ -104,6 +104,16 @@
 // A standby can be read, too, from Postgres 16 on. Its publication is made on
 // the primary. From 17 on, Failover has standbys keep the slot in step.
 //
+// # Catching up
+//
+// A slot that is more than CatchUpBytes behind when a connection begins is
+// drained with SQL functions, about twice as fast as by streaming, and streaming
+// goes on near the end. The events, their positions and their batches are the
+// same, and so is what is promised: the functions consume a temporary copy of
+// the slot, while the slot itself follows what is stored. That needs no
+// privilege beyond those for streaming, and one free slot; where it is refused,
+// the backlog is streamed.
+//
 // # What is not promised
 //
 // Without REPLICA IDENTITY FULL, Postgres does not send old rows, only old

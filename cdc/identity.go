@@ -107,6 +107,16 @@ func (s *Source) known(st state) LSN {
 	return known
 }
 
+// recogniseServer is recognise for who has no connection in replication mode.
+func (s *Source) recogniseServer(ctx context.Context) error {
+	conn, id, err := s.c.connectIdentified(ctx)
+	if err != nil {
+		return err
+	}
+	defer hangUp(ctx, conn)
+	return s.recognise(ctx, conn, id)
+}
+
 // forkOf finds where a timeline was left, in the history file of a later one:
 // lines of a timeline, the position at which its successor begins, and a
 // reason (Postgres manual, "Timelines").

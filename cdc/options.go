@@ -89,6 +89,12 @@ type Options struct {
 	// Undecodable says what happens with a message that cannot be read. Default
 	// UndecodableStop. To park needs a StateDir.
 	Undecodable UndecodablePolicy
+	// CatchUpBytes is how many bytes of WAL the slot may be behind when a
+	// connection begins; what is more is read with SQL functions from a
+	// temporary copy of the slot, which is faster, and then streaming goes on.
+	// It needs one free slot for that time. Default 64 MiB; negative: stream
+	// always.
+	CatchUpBytes int64
 	// StateDir is a directory for what a source remembers from one run to the
 	// next, in a file named after the slot. It is created when it is missing.
 	// With it, a first snapshot that was interrupted goes on: until it is stored,
@@ -235,6 +241,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		c.SnapshotWorkers = min(maxSnapshotWorkers, runtime.GOMAXPROCS(0))
 	}
 	c.chunkPages = chunkPages
+	if c.CatchUpBytes == 0 {
+		c.CatchUpBytes = defaultCatchUpBytes
+	}
 	if c.StopTimeout <= 0 {
 		c.StopTimeout = defaultStopTimeout
 	}

@@ -81,8 +81,13 @@ func (s *Source) session(ctx context.Context, first bool) error {
 	defer s.backs.close(ctx)
 	started, began := false, time.Now()
 	err = s.persist(ctx, "replication", func() (bool, error) {
-		ok, err := s.stream(ctx, b, catalog, started)
+		ok, err := s.catchUp(ctx, b, catalog, started)
 		started = started || ok
+		if err == nil && ctx.Err() == nil {
+			var streamed bool
+			streamed, err = s.stream(ctx, b, catalog, started)
+			ok, started = ok || streamed, started || streamed
+		}
 		if !s.unstreamed && s.c.Streaming == StreamingOn && strings.HasPrefix(sqlState(err), "XX") {
 			// Servers of all versions to date have failed to decode a transaction
 			// in progress whose savepoint with an ALTER TABLE was rolled back

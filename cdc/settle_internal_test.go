@@ -91,7 +91,7 @@ func TestSnapshotThatIsGoneIsTakenAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer hangUp(t.Context(), repl)
-	s.epoch = id
+	s.system = id
 	e, err := s.export(t.Context(), "")
 	if err != nil {
 		t.Fatal(err)

@@ -25,6 +25,8 @@ type Source struct {
 
 	unstreamed bool // streaming was given up; of Run's goroutine
 
+	noCatchUp bool // of the goroutine that reads: the server refused
+
 	ready chan struct{} // closed when Run has set up the slot and publication
 	ended chan struct{} // closed when Run returns
 	kick  chan struct{} // asks for a status update now

@@ -34,7 +34,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
 	}
-	options := s.c.pluginOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed)
+	options := s.c.streamOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed)
 	w, err := hijack(conn)
 	if err != nil {
 		return false, err

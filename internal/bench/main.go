@@ -69,8 +69,8 @@ func (b *bench) run(ctx context.Context) (err error) {
 	defer b.conn.Close(context.WithoutCancel(ctx))
 
 	programs := []program{
-		b.recvlogical("recv1"), b.rowcall("discard"), b.recvlogical("recv2"),
-		b.rowcall("nats"), b.recvlogical("recv3"),
+		b.recvlogical("recv1"), b.rowcall("discard", true), b.recvlogical("recv2"), b.rowcall("discard", false),
+		b.recvlogical("recv3"), b.rowcall("nats", true), b.recvlogical("recv4"), b.rowcall("nats", false),
 	}
 	if err := b.load(ctx, programs); err != nil {
 		return err

@@ -72,15 +72,19 @@ func (b *bench) recvlogical(slot string) program {
 
 // rowcall is timed as a whole process, from its start to its end, and its
 // report has to say that it saw every row.
-func (b *bench) rowcall(to string) program {
-	name := "rowcall run --to " + to
+// The backlog is streamed, or drained by SQL functions.
+func (b *bench) rowcall(to string, catchUp bool) program {
+	name, slot, threshold := "rowcall run --to "+to+", streaming", "stream_"+to, "0"
+	if catchUp {
+		name, slot, threshold = "rowcall run --to "+to+", catch-up", "catch_up_"+to, "1MiB"
+	}
 	args := []string{
-		"run", "--database-url", b.url(), "--slot", "rowcall_" + to, "--publication", publication,
-		"--snapshot", "never", "--to", to, "--until-caught-up", "--state-dir", filepath.Join(b.dir, "state"),
+		"run", "--database-url", b.url(), "--slot", slot, "--publication", publication, "--state-dir", filepath.Join(b.dir, "state"),
+		"--snapshot", "never", "--to", to, "--until-caught-up", "--catch-up-bytes", threshold,
 	}
 	if to == "nats" {
 		name += " (embedded server)"
-		args = append(args, "--data-dir", filepath.Join(b.dir, "nats"), "--nats-port", "42222")
+		args = append(args, "--data-dir", filepath.Join(b.dir, slot), "--nats-port", "42222")
 	}
 	return program{
 		name: name,
@@ -89,7 +93,7 @@ func (b *bench) rowcall(to string) program {
 			return err
 		},
 		drain: func(ctx context.Context) (result, error) {
-			report := filepath.Join(b.dir, to+".json")
+			report := filepath.Join(b.dir, slot+".json")
 			r, err := measure(ctx, name, b.binary, append(args, "--report", report)...)
 			if err != nil {
 				return r, err
