@@ -182,6 +182,31 @@ func TestSnapshotGoesOnAfterLostConnections(t *testing.T) {
 	wantComplete(t, dir, src, conn)
 }
 
+// What is left of a snapshot does not take the slots that its end needs.
+func TestSnapshotGoesOnWithTwoSlots(t *testing.T) {
+	srv := pgtest.Own(t, map[string]string{"max_replication_slots": "2"})
+	url, dir := srv.URL("postgres"), t.TempDir()
+	conn := pgtest.Connect(t, url)
+	makeTables(t, conn, 300, "a", "b")
+	var l ledger
+	var reached chan struct{}
+	l.before, reached, _ = at("public.b")
+	src := run(t, url, &cdc.Options{StateDir: dir, StopTimeout: 100 * time.Millisecond, MaxBatchBytes: 5000}, l.subscribe(t, nil))
+	<-reached
+	waitDone(t, dir, src, "a")
+	src.cancel()
+	_ = src.ended()
+	l.before = nil
+	exec(t, conn, "DELETE FROM a WHERE id = 3")
+	src = run(t, url, &cdc.Options{StateDir: dir}, l.subscribe(t, nil))
+	src.caughtUp()
+	l.check(t, conn, "a", "b")
+	wantComplete(t, dir, src, conn)
+	if diff := cmp.Diff([][]string{nil, {"public.b"}}, l.resets); diff != "" {
+		t.Errorf("resets (-want +got):\n%s", diff)
+	}
+}
+
 // A crash may come at each step; the next run finds what is of use.
 func TestLeftoversOfASnapshotAreRecognised(t *testing.T) {
 	// interrupt leaves a snapshot with table a done.
