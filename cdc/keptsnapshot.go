@@ -42,8 +42,15 @@ func keeperSlot(slot string) string {
 }
 
 // keepsSnapshot says whether the first snapshot survives the process.
-func (s *Source) keepsSnapshot() bool {
-	return s.c.StateDir != "" && s.c.Snapshot == SnapshotInitial
+func (s *Source) keepsSnapshot() bool { return s.c.ownKeeper() != "" }
+
+// ownKeeper names the slot of the snapshot that this source may have left, ""
+// if it leaves none. It counts as free: the run takes it over or drops it.
+func (c *config) ownKeeper() string {
+	if c.StateDir == "" || c.Snapshot != SnapshotInitial {
+		return ""
+	}
+	return keeperSlot(c.Slot)
 }
 
 // settleSnapshot looks what is left of a snapshot at the beginning of a run,

@@ -100,8 +100,8 @@ func TestSnapshotIsTheTable(t *testing.T) {
 		"CREATE TABLE computed (id int PRIMARY KEY, twice int GENERATED ALWAYS AS (id * 2) STORED, note text)",
 		"INSERT INTO computed (id, note) SELECT i, 'n' || i FROM generate_series(1, 2000) i",
 		`CREATE SCHEMA "Odd ""one"""`,
-		`CREATE TABLE "Odd ""one"""."sel""ect 'x'" ("from" int PRIMARY KEY, "a ""b" text, "ü" text)`,
-		`INSERT INTO "Odd ""one"""."sel""ect 'x'" SELECT i, 'q' || i, NULL FROM generate_series(1, 2000) i`,
+		`CREATE TABLE "Odd ""one"""."ta""ble 'x'" ("from" int PRIMARY KEY, "a ""b" text, "ü" text)`,
+		`INSERT INTO "Odd ""one"""."ta""ble 'x'" SELECT i, 'q' || i, NULL FROM generate_series(1, 2000) i`,
 		"CREATE TABLE parted (id int, region text, note text, PRIMARY KEY (id, region)) PARTITION BY LIST (region)",
 		"CREATE TABLE parted_a (note text, junk int, region text NOT NULL, id int NOT NULL)",
 		"ALTER TABLE parted_a DROP COLUMN junk",
@@ -114,7 +114,7 @@ func TestSnapshotIsTheTable(t *testing.T) {
 	)
 	want := make(map[string][]string)
 	for table, columns := range map[string]string{
-		`public.plain`: "", `public.nokey`: "", `public.wide`: "", `public.dropped`: "", `Odd "one".sel"ect 'x'`: "", `public.parted`: "",
+		`public.plain`: "", `public.nokey`: "", `public.wide`: "", `public.dropped`: "", `Odd "one".ta"ble 'x'`: "", `public.parted`: "",
 		`public.computed`: " - 'twice'",
 	} {
 		schema, name, _ := strings.Cut(table, ".")

@@ -47,7 +47,7 @@ func (inv *inventory) takeVersion(ctx context.Context, conn *pgx.Conn, _ *config
 	).Scan(&inv.version, &inv.database, &inv.user, &inv.provider)
 }
 
-func (inv *inventory) takeServer(ctx context.Context, conn *pgx.Conn, _ *config) error {
+func (inv *inventory) takeServer(ctx context.Context, conn *pgx.Conn, c *config) error {
 	// Members of rds_replication may replicate without the role attribute.
 	// Other users' rows in pg_stat_replication are blank to an unprivileged
 	// role, but they are there.
@@ -62,10 +62,10 @@ func (inv *inventory) takeServer(ctx context.Context, conn *pgx.Conn, _ *config)
 		       current_setting('wal_writer_delay'),
 		       current_setting('max_slot_wal_keep_size'),
 		       current_setting('max_replication_slots')::int,
-		       (SELECT count(*) FROM pg_replication_slots)::int,
+		       (SELECT count(*) FROM pg_replication_slots WHERE slot_name <> $1)::int,
 		       current_setting('max_wal_senders')::int,
 		       (SELECT count(*) FROM pg_stat_replication)::int
-		FROM pg_roles r WHERE r.rolname = current_user`,
+		FROM pg_roles r WHERE r.rolname = current_user`, c.ownKeeper(),
 	).Scan(&inv.superuser, &inv.replication, &inv.createDB, &inv.recovery,
 		&inv.walLevel, &inv.synchronousCommit, &inv.walWriterDelay, &inv.maxWALKeep,
 		&inv.maxSlots, &inv.usedSlots, &inv.maxSenders, &inv.usedSenders)

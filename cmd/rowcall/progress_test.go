@@ -25,8 +25,10 @@ func TestProgressLogsEveryFewSeconds(t *testing.T) {
 			t.Fatal(err)
 		}
 		for i := range 50 { // ten seconds
-			p.show(cdc.Progress{Table: "public.seats", Tables: 2, Rows: int64(i) * 1000, EstimatedRows: 60_000,
-				RowsPerSecond: 5000.4, ETA: 9*time.Second + 400*time.Millisecond})
+			p.show(cdc.Progress{
+				Table: "public.seats", Tables: 2, Rows: int64(i) * 1000, EstimatedRows: 60_000,
+				RowsPerSecond: 5000.4, ETA: 9*time.Second + 400*time.Millisecond,
+			})
 			time.Sleep(200 * time.Millisecond)
 		}
 		p.show(cdc.Progress{Done: true})
