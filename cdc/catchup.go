@@ -93,7 +93,10 @@ func (s *Source) catchUp(ctx context.Context, b *batcher, catalog *catalog, agai
 	progressed, err = s.drainCopy(ctx, b, catalog)
 	now := s.Stats()
 	took := time.Since(began)
-	if ctx.Err() == nil && refused(err) {
+	if ctx.Err() != nil {
+		return progressed, err
+	}
+	if refused(err) {
 		// Streaming may work, or says better what is wrong.
 		s.noCatchUp = true
 		s.c.Logger.WarnContext(ctx, "catching up by SQL does not work here; streaming", "slot", s.c.Slot, "error", err)
