@@ -82,9 +82,8 @@ type Options struct {
 	StopTimeout time.Duration
 	// MaxRetainedWAL is how many bytes of WAL the server may keep for the slot
 	// before the Logger is warned, at most once a minute. The slot is looked up
-	// every 10 s over a connection of its own. Nothing else happens: what to do
-	// is the operator's choice, and max_slot_wal_keep_size the server's. Default:
-	// no look-up.
+	// every 10 s over a connection of its own. RetainedWALPolicy may do more than
+	// that. Default: no look-up.
 	MaxRetainedWAL int64
 	// Undecodable says what happens with a message that cannot be read. Default
 	// UndecodableStop. To park needs a StateDir.
