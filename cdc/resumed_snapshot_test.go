@@ -188,7 +188,7 @@ func TestSnapshotGoesOnWithTwoSlots(t *testing.T) {
 	url, dir := srv.URL("postgres"), t.TempDir()
 	conn := pgtest.Connect(t, url)
 	makeTables(t, conn, 300, "a", "b")
-	var l ledger
+	var l storedRows
 	var reached chan struct{}
 	l.before, reached, _ = at("public.b")
 	src := run(t, url, &cdc.Options{StateDir: dir, StopTimeout: 100 * time.Millisecond, MaxBatchBytes: 5000}, l.subscribe(t, nil))

@@ -1,6 +1,7 @@
 package cdc_test
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -41,24 +42,41 @@ func TestSnapshotAndWritersFoldToTheTable(t *testing.T) {
 	}
 }
 
-// A table that is rewritten between the snapshot and its turn looks empty to
-// the snapshot.
-func TestSnapshotBeginsAgainWhenATableIsRewritten(t *testing.T) {
+// A table that is rewritten or truncated between the snapshot and its turn
+// would look empty to the snapshot. Who wants that waits until the rows are
+// read, and the workers that share the reading do not wait for each other.
+func TestATableThatIsReadIsNotRewritten(t *testing.T) {
 	for name, dir := range map[string]string{"temporary": "", "kept": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.Database(t)
-			conn := pgtest.Connect(t, url)
+			conn, other := pgtest.Connect(t, url), pgtest.Connect(t, url)
 			makeTables(t, conn, 5000, "a", "b")
 			hook, reached, release := at("public.a")
 			l := storedRows{before: hook}
-			src := run(t, url, &cdc.Options{MaxBatchBytes: 5_000, MaxBytes: 20_000, StateDir: dir}, l.subscribe(t, nil))
+			src := run(t, url, &cdc.Options{MaxBatchBytes: 5_000, MaxBytes: 20_000, StateDir: dir, SnapshotWorkers: 4}, func(src *cdc.Source) {
+				src.SetChunkPages(2)
+				l.subscribe(t, nil)(src)
+			})
 			<-reached
-			exec(t, conn, "ALTER TABLE b ALTER COLUMN price TYPE bigint")
+			altered := make(chan error, 1)
+			go func() {
+				_, err := other.Exec(t.Context(), "ALTER TABLE b ALTER COLUMN price TYPE bigint; UPDATE b SET price = 7 WHERE id = 1")
+				altered <- err
+			}()
+			pgtest.Eventually(t, 10*time.Second, func() error {
+				if count(t, conn, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass") == 0 {
+					return errors.New("nobody waits to alter the table")
+				}
+				return nil
+			})
 			close(release)
+			if err := <-altered; err != nil {
+				t.Fatal(err)
+			}
 			src.caughtUp()
 			l.check(t, conn, "a", "b")
-			if len(l.resets) != 2 {
-				t.Errorf("%d resets, want 2", len(l.resets))
+			if len(l.resets) != 1 || l.reads["public.b"] != 5000 {
+				t.Errorf("%d resets, %d rows of b read; want 1 and 5000", len(l.resets), l.reads["public.b"])
 			}
 		})
 	}
