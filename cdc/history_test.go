@@ -55,8 +55,12 @@ func TestRandomHistory(t *testing.T) {
 func randomOptions(r *rand.Rand) *cdc.Options {
 	pick := func(choices ...int) int { return choices[r.IntN(len(choices))] }
 	return &cdc.Options{
-		MaxBatchBytes: pick(0, 2_000, 50_000),
-		MaxBytes:      int64(pick(0, 30_000, 300_000)),
+		MaxBatchBytes:   pick(0, 2_000, 50_000),
+		MaxBytes:        int64(pick(0, 30_000, 300_000)),
+		CatchUpBytes:    int64(pick(-1, 1, 100_000)),
+		MaxSpoolBytes:   pick(0, 1),
+		SnapshotWorkers: pick(1, 4),
+		Streaming:       []cdc.StreamingMode{cdc.StreamingOn, cdc.StreamingOn, cdc.StreamingOff}[r.IntN(3)],
 	}
 }
 

@@ -1,10 +1,12 @@
-// Command bench measures how fast rowcall drains a backlog, next to
-// pg_recvlogical in the same run, on a throw-away PostgreSQL. It is what "make
-// bench" runs and where the figures of docs/benchmarks.md come from:
+// Command bench measures rowcall beside what is at least to be done, in the same
+// run, on a throw-away PostgreSQL. It is what "make bench" runs and where the
+// figures of docs/benchmarks.md come from:
 //
-//	go run ./internal/bench -rows 1000000
+//	go run ./internal/bench -only drain,snapshot -rows 1000000
 //
-// Each program reads the same backlog through a slot of its own. Only ratios
-// within one run mean anything; pg_recvlogical runs first, last and between the
-// others, and its mean is 1.
+// drain reads a backlog beside pg_recvlogical, each program through a slot of
+// its own; snapshot reads the same table beside COPY; large reads one
+// transaction of millions of rows, for its memory; latency measures from a
+// commit to a listener, beside a loop that only receives. Only ratios within one
+// run mean anything.
 package main

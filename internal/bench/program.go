@@ -70,46 +70,70 @@ func (b *bench) recvlogical(slot string) program {
 	}
 }
 
-// rowcall is timed as a whole process, from its start to its end, and its
-// report has to say that it saw every row.
-// The backlog is streamed, or drained by SQL functions.
+// rowcall drains to a destination. The backlog is streamed, or read by SQL
+// functions.
 func (b *bench) rowcall(to string, catchUp bool) program {
 	name, slot, threshold := "rowcall run --to "+to+", streaming", "stream_"+to, "0"
 	if catchUp {
 		name, slot, threshold = "rowcall run --to "+to+", catch-up", "catch_up_"+to, "1MiB"
 	}
-	args := []string{
-		"run", "--database-url", b.url(), "--slot", slot, "--publication", publication, "--state-dir", filepath.Join(b.dir, "state"),
-		"--snapshot", "never", "--to", to, "--until-caught-up", "--catch-up-bytes", threshold,
-	}
+	args := []string{"--slot", slot, "--publication", publication, "--to", to, "--catch-up-bytes", threshold}
 	if to == "nats" {
 		name += " (embedded server)"
 		args = append(args, "--data-dir", filepath.Join(b.dir, slot), "--nats-port", "42222")
 	}
-	return program{
-		name: name,
-		prepare: func(ctx context.Context) error {
-			_, err := measure(ctx, name, b.binary, args...)
-			return err
-		},
-		drain: func(ctx context.Context) (result, error) {
-			report := filepath.Join(b.dir, slot+".json")
-			r, err := measure(ctx, name, b.binary, append(args, "--report", report)...)
-			if err != nil {
-				return r, err
-			}
-			text, err := os.ReadFile(report)
-			if err != nil {
-				return r, err
-			}
-			var said struct{ Events int }
-			if err := json.Unmarshal(text, &said); err != nil {
-				return r, err
-			}
-			if said.Events != b.rows {
-				return r, fmt.Errorf("%d events for %d rows", said.Events, b.rows)
-			}
-			return r, nil
-		},
+	return b.fromSlot(name, b.rows, args...)
+}
+
+// fromSlot reads a slot that its preparation creates.
+func (b *bench) fromSlot(name string, rows int, args ...string) program {
+	args = append([]string{"--snapshot", "never", "--until-caught-up"}, args...)
+	p := b.once(name, rows, args...)
+	p.prepare = func(ctx context.Context) error {
+		_, err := measure(ctx, name, b.binary, b.runArgs(args)...)
+		return err
 	}
+	return p
+}
+
+func (b *bench) runArgs(more []string) []string {
+	return append([]string{"run", "--database-url", b.url(), "--state-dir", filepath.Join(b.dir, "state")}, more...)
+}
+
+// once is timed as a whole process, from its start to its end, and its report
+// has to say that it saw every row.
+func (b *bench) once(name string, rows int, args ...string) program {
+	return program{name: name, drain: func(ctx context.Context) (result, error) {
+		report := filepath.Join(b.dir, "report.json")
+		r, err := measure(ctx, name, b.binary, append(b.runArgs(args), "--report", report)...)
+		if err != nil {
+			return r, err
+		}
+		text, err := os.ReadFile(report)
+		if err != nil {
+			return r, err
+		}
+		var said struct{ Events int }
+		if err := json.Unmarshal(text, &said); err != nil {
+			return r, err
+		}
+		if said.Events != rows {
+			return r, fmt.Errorf("%d events for %d rows", said.Events, rows)
+		}
+		return r, nil
+	}}
+}
+
+// measureAll runs programs one after the other.
+func measureAll(ctx context.Context, programs []program) ([]result, error) {
+	var results []result
+	for _, p := range programs {
+		fmt.Fprintf(os.Stderr, "bench: %s\n", p.name)
+		r, err := p.drain(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", p.name, err)
+		}
+		results = append(results, r)
+	}
+	return results, nil
 }
