@@ -183,6 +183,8 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		c.Slot = defaultSlot(c.database)
 	} else if !slotName.MatchString(c.Slot) {
 		faults = append(faults, fmt.Errorf("slot %q: a slot's name has 1 to 63 of a-z, 0-9 and _", c.Slot))
+	} else if strings.HasSuffix(c.Slot, keeperSuffix) {
+		faults = append(faults, fmt.Errorf("slot %q: names that end in %s are those of snapshots", c.Slot, keeperSuffix))
 	}
 	if c.Publication == "" {
 		c.Publication = c.Slot
