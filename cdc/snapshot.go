@@ -226,7 +226,7 @@ func (e *exported) join(ctx context.Context, c *config) (*pgx.Conn, time.Time, e
 	if err != nil {
 		hangUp(ctx, conn.PgConn())
 		switch sqlState(err) {
-		case "22023", "55000": // invalid parameter value, not in prerequisite state: its connection has ended
+		case "22023", "42704", "55000": // invalid parameter value (until 17), undefined object, not in prerequisite state
 			err = fmt.Errorf("it is gone: %v", err) //nolint:errorlint // to be tried again
 		}
 		return nil, time.Time{}, fmt.Errorf("%w %q: %w", errImport, e.snapshot, err)

@@ -97,6 +97,12 @@ func contents(t testing.TB, nc *nats.Conn) []string {
 
 func readLines(t testing.TB, nc *nats.Conn, opts *jetstream.ReadOptions) []string {
 	t.Helper()
+	// After a fault the connection may still be on its way back.
+	for tries := 0; nc.FlushTimeout(2*time.Second) != nil; tries++ {
+		if tries == 10 {
+			t.Fatalf("the connection does not come back: %v", nc.LastError())
+		}
+	}
 	var lines []string
 	var last uint64
 	for m, err := range jetstream.Read(t.Context(), nc, "CDC_SHOP", opts) {
