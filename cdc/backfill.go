@@ -57,7 +57,8 @@ const backfillPrefix = ownPrefix + "backfill."
 // the transactions: what was committed before that moment comes before them, and
 // what was committed later comes after them. Changes wait meanwhile. It needs a
 // free slot and sender for that time, and waits until the transactions that are
-// running at the beginning have ended, without holding up the stream.
+// running at the beginning have ended; the stream is held up for seconds at a
+// time only, to try.
 //
 // The slot is not confirmed past the request before the rows are stored, so a
 // source that dies meanwhile does it again. What the source then cannot do,

@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,8 +22,10 @@ type backfiller struct {
 	taken  LSN           // of the last request
 
 	// For the first of the queue:
-	snapshot *exported // at a point ahead of everything delivered; nil if it is still to be made
-	retry    time.Time // when to try again
+	snapshot *exported     // at a point ahead of everything delivered; nil if it is still to be made
+	retry    time.Time     // when to try again
+	patience time.Duration // for the next export; 0 is exportTimeout
+	blocker  string        // the transaction that the last export waited for, "" if it is not known
 
 	results backfillResults
 }
@@ -45,9 +48,15 @@ func isRefused(err error) bool {
 }
 
 const (
-	// The stream stands still while a snapshot is exported.
+	// The stream stands still while a snapshot is exported. A new slot waits for
+	// the transactions that are open, once or twice, so that short ones which
+	// overlap need more patience than one of them takes. It is tried again after
+	// a multiple of the time, and not as long as the transaction that it waited
+	// for is open.
 	exportTimeout = 2 * time.Second
+	maxExport     = 30 * time.Second
 	exportRetry   = 5 * time.Second
+	exportShare   = 3
 )
 
 // requested reports whether a message with this prefix is a request.
@@ -84,6 +93,9 @@ func (d *decoder) boundary(ctx context.Context, at LSN) error {
 			if err != nil || !ready {
 				return err
 			}
+			if job.refused != nil {
+				continue
+			}
 			err = f.read(ctx, d, job)
 			f.drop(ctx)
 			switch {
@@ -91,7 +103,7 @@ func (d *decoder) boundary(ctx context.Context, at LSN) error {
 			case ctx.Err() != nil || errors.Is(err, listeners.ErrClosed):
 				return err
 			case errors.Is(err, errImport) || transient(err) && !isRefused(err):
-				f.later(ctx, err.Error())
+				f.later(ctx, err.Error(), exportRetry)
 				return nil
 			}
 			job.refused = err
@@ -111,7 +123,12 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 		if time.Now().Before(f.retry) {
 			return false, nil
 		}
-		limited, cancel := context.WithTimeout(ctx, exportTimeout)
+		if f.blocker != "" && f.source.c.openTransaction(ctx) == f.blocker {
+			f.retry = time.Now().Add(exportRetry)
+			return false, nil
+		}
+		patience := cmp.Or(f.patience, exportTimeout)
+		limited, cancel := context.WithTimeout(ctx, patience)
 		e, err := f.source.export(limited, "")
 		cancel()
 		switch {
@@ -121,22 +138,39 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 			}
 			return false, context.Cause(ctx)
 		case err != nil && limited.Err() != nil:
-			f.later(ctx, "it waits for transactions that are open, such as "+f.source.c.openTransaction(ctx))
+			f.blocker = f.source.c.openTransaction(ctx)
+			f.later(ctx, "it waits for transactions that are open, such as "+f.blocker, max(exportRetry, exportShare*patience))
+			if f.blocker == unseenTransaction {
+				f.blocker = ""
+			}
+			f.patience = min(2*patience, maxExport)
 			return false, nil //nolint:nilerr // the log has it, and it is tried again
+		case isSlotError(err):
+			return false, err // the slot is lost, whatever becomes of the backfill
+		case err != nil && !transient(err):
+			f.queue[0].refused = err
+			return true, nil
 		case err != nil:
-			f.later(ctx, err.Error())
+			f.later(ctx, err.Error(), exportRetry)
 			return false, nil
 		}
-		f.snapshot = e
+		f.snapshot, f.patience, f.blocker = e, 0, ""
 		f.source.hurry() // on a quiet server, only a keepalive gets there
 	}
 	return at >= f.snapshot.at, nil
 }
 
 // later has the first backfill of the queue wait. Streaming goes on.
-func (f *backfiller) later(ctx context.Context, reason string) {
-	f.retry = time.Now().Add(exportRetry)
-	f.source.c.Logger.WarnContext(ctx, "backfill put off", "id", f.queue[0].ID, "reason", reason, "again_in", exportRetry)
+func (f *backfiller) later(ctx context.Context, reason string, in time.Duration) {
+	f.retry = time.Now().Add(in)
+	f.source.c.Logger.WarnContext(ctx, "backfill put off", "id", f.queue[0].ID, "reason", reason, "again_in", in)
+}
+
+const unseenTransaction = "one that this role may not see"
+
+func isSlotError(err error) bool {
+	_, is := errors.AsType[*SlotError](err)
+	return is
 }
 
 // openTransaction names the oldest of those that a new slot waits for, as far
@@ -155,7 +189,7 @@ func (c *config) openTransaction(ctx context.Context) string {
 		  (SELECT format('that of PID %s (%s) since %s', pid, coalesce(nullif(application_name, ''), backend_type), xact_start)
 		   FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1),
 		  (SELECT format('the prepared one %L since %s', gid, prepared) FROM pg_prepared_xacts ORDER BY prepared LIMIT 1),
-		  'one that this role may not see')`).Scan(&text)
+		  $1)`, unseenTransaction).Scan(&text)
 	if err != nil {
 		return err.Error()
 	}
@@ -229,6 +263,15 @@ func (f *backfiller) finish(ctx context.Context, d *decoder, job *backfillJob) {
 	f.source.tracker.release(d.last)
 	f.queue = f.queue[1:]
 	f.source.hurry()
+}
+
+// reset forgets everything: another slot comes. What was asked for is in its
+// snapshot.
+func (f *backfiller) reset(cause error) {
+	for i := range f.queue {
+		f.results.set(f.queue[i].ID, cause)
+	}
+	f.queue, f.taken, f.retry, f.patience, f.blocker = nil, 0, time.Time{}, 0, ""
 }
 
 // close lets go of what is held in the database.

@@ -49,7 +49,8 @@ func (q *catalog) lag(ctx context.Context) (lag, error) {
 	err = conn.QueryRow(ctx, `
 		SELECT CASE WHEN NOT pg_is_in_recovery() THEN coalesce(pg_current_wal_flush_lsn() - confirmed_flush_lsn, 0) ELSE 0 END::bigint,
 			active, (SELECT system_identifier FROM pg_control_system()),
-			CASE WHEN coalesce(to_jsonb(s) ->> 'failover', 'false') = 'true'
+			CASE WHEN two_phase THEN 'the slot is one for two-phase transactions, and a copy of it would not be'
+				WHEN coalesce(to_jsonb(s) ->> 'failover', 'false') = 'true'
 					AND coalesce(current_setting('synchronized_standby_slots', true), '') <> ''
 				THEN 'synchronized_standby_slots is set for this slot' ELSE '' END
 		FROM pg_replication_slots s WHERE slot_name = $1`, q.c.Slot).Scan(&l.bytes, &l.active, &system, &l.why)
@@ -149,7 +150,12 @@ func (s *Source) drainCopy(ctx context.Context, b *batcher, catalog *catalog) (p
 	advancing.Wait()
 	q.close(ctx)
 	if err == nil {
-		err = a.advance(ctx) // there streaming begins
+		// There streaming begins. It can begin before, too, and leaves out what is
+		// in the feed.
+		if err = a.advance(ctx); err != nil && ctx.Err() == nil && transient(err) {
+			s.c.Logger.WarnContext(ctx, "the slot was not moved after catching up", "slot", s.c.Slot, "error", err)
+			err = nil
+		}
 	}
 	if ctx.Err() == nil {
 		return progressed, err

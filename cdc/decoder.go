@@ -87,7 +87,7 @@ func (d *decoder) judge(msg []byte, kind byte, err error) error {
 		return err
 	}
 	cause := &DecodeError{LSN: d.lsn, Message: kind, Err: bad.error}
-	if d.park == nil {
+	if d.park == nil || framing(kind) {
 		return cause
 	}
 	if kind == pgoutput.TypeRelation {
@@ -124,6 +124,19 @@ func (d *decoder) handle(ctx context.Context, msg []byte) error {
 		return d.prepared(ctx, msg)
 	}
 	return messageError{errors.New("unknown message; protocol versions 1 to 4 have none such")}
+}
+
+// framing reports whether messages of a kind begin or end something. What
+// follows one that cannot be read belongs to nobody knows what.
+func framing(kind byte) bool {
+	switch kind {
+	case pgoutput.TypeBegin, pgoutput.TypeCommit,
+		pgoutput.TypeStreamStart, pgoutput.TypeStreamStop, pgoutput.TypeStreamCommit, pgoutput.TypeStreamAbort,
+		pgoutput.TypeBeginPrepare, pgoutput.TypePrepare, pgoutput.TypeStreamPrepare,
+		pgoutput.TypeCommitPrepared, pgoutput.TypeRollbackPrepared:
+		return true
+	}
+	return false
 }
 
 // messageError marks an error that is the message's fault.

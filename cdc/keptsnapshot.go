@@ -190,20 +190,23 @@ func (s *Source) note(ctx context.Context, d *doneTables) error {
 			return nil
 		case <-tick.C:
 		}
-		stored := d.stored(s.stored())
-		if len(stored) == 0 {
-			continue
-		}
-		err := s.state.update(func(st *state) {
-			next := *st.Snapshot
-			next.Done = maps.Clone(next.Done)
-			for _, t := range stored {
-				next.Done[t.name] = t.oid
-			}
-			st.Snapshot = &next
-		})
-		if err != nil {
+		if err := s.noteStored(d); err != nil {
 			return err
 		}
 	}
+}
+
+func (s *Source) noteStored(d *doneTables) error {
+	stored := d.stored(s.stored())
+	if len(stored) == 0 {
+		return nil
+	}
+	return s.state.update(func(st *state) {
+		next := *st.Snapshot
+		next.Done = maps.Clone(next.Done)
+		for _, t := range stored {
+			next.Done[t.name] = t.oid
+		}
+		st.Snapshot = &next
+	})
 }

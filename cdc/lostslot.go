@@ -88,8 +88,8 @@ func (s *Source) takeUp(ctx context.Context, slot *slotInfo) (*slotInfo, error) 
 	})
 }
 
-// beginAgain takes the error that ended a session, and reports whether another
-// one is to begin, with a snapshot.
+// beginAgain takes the error that ended the reading of a slot, and reports
+// whether another one is to be read, from a snapshot on.
 func (s *Source) beginAgain(ctx context.Context, err error) (bool, error) {
 	lost, ok := errors.AsType[*SlotError](err)
 	if !ok || !lost.Lost || ctx.Err() != nil {
@@ -130,6 +130,8 @@ func (s *Source) beginAgain(ctx context.Context, err error) (bool, error) {
 		return false, err
 	}
 	s.tracker.reset()
+	s.keeper.reset()
+	s.backs.reset(lost)
 	s.losses++
 	if wait := min(time.Second<<min(s.losses-1, 6)-time.Second, time.Minute); wait > 0 {
 		return true, sleep(ctx, wait) // a slot that is lost again and again must not be a busy loop

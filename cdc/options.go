@@ -63,7 +63,8 @@ type Options struct {
 	// Streaming is StreamingOn by default.
 	Streaming StreamingMode
 	// MaxSpoolBytes bounds the memory for streamed transactions that have not
-	// committed. What is beyond goes to temporary files. Default 8 MiB.
+	// committed, but for 16 KiB of each. What is beyond goes to temporary files.
+	// Default 8 MiB.
 	MaxSpoolBytes int
 	// SpoolDir is where those files are; they go with the process. They may
 	// become as large as all transactions in progress. Default [os.TempDir].
@@ -179,11 +180,12 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		c.database = conn.User
 	}
 	var faults []error
-	if c.Slot == "" {
+	switch {
+	case c.Slot == "":
 		c.Slot = defaultSlot(c.database)
-	} else if !slotName.MatchString(c.Slot) {
+	case !slotName.MatchString(c.Slot):
 		faults = append(faults, fmt.Errorf("slot %q: a slot's name has 1 to 63 of a-z, 0-9 and _", c.Slot))
-	} else if strings.HasSuffix(c.Slot, keeperSuffix) {
+	case strings.HasSuffix(c.Slot, keeperSuffix):
 		faults = append(faults, fmt.Errorf("slot %q: names that end in %s are those of snapshots", c.Slot, keeperSuffix))
 	}
 	if c.Publication == "" {

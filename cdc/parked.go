@@ -21,7 +21,8 @@ const (
 	UndecodableStop UndecodablePolicy = "stop"
 	// UndecodablePark appends the message to the file <slot>.parked.jsonl of the
 	// StateDir, a JSON object ([Parked]) to a line, and goes on with the next
-	// one. If it described a table, the rows that refer to it are parked, too.
+	// one. If it described a table, the rows that refer to it are parked, too. A
+	// message that begins or ends a transaction cannot be missed, and stops.
 	UndecodablePark UndecodablePolicy = "park"
 )
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,5 +63,36 @@ func TestParkingThatFailsEndsTheRun(t *testing.T) {
 	d.decoder.park = c.park
 	if err := d.try([]byte("?")); err == nil || transient(err) {
 		t.Errorf("message() = %v, transient %t; want an error that ends the run", err, transient(err))
+	}
+}
+
+// What begins or ends a transaction cannot be missed: the rows that follow would
+// be taken for another one's.
+func TestATransactionWithoutAnEndStops(t *testing.T) {
+	park := func([]byte, *DecodeError) error { return nil }
+	for name, messages := range map[string][][]byte{
+		"begin":         {msgBegin(100, 42)[:9]},
+		"commit":        {msgBegin(100, 42), msgCommit(100, 108)[:9]},
+		"stream start":  {[]byte("S\x00")},
+		"stream commit": {streamStart(42, 1), streamStop, streamCommit(42, 100, 108)[:9]},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDecoding(t, whole)
+			d.decoder.park = park
+			if _, ok := errors.AsType[*DecodeError](d.try(messages...)); !ok {
+				t.Error("message() parked it, want a DecodeError")
+			}
+		})
+	}
+}
+
+func TestADescriptionThatCannotBeReadWithinAStreamedTransaction(t *testing.T) {
+	d := newDecoding(t, whole)
+	parked := 0
+	d.decoder.park = func([]byte, *DecodeError) error { parked++; return nil }
+	d.send(msgBegin(90, 41), seats, msgInsert(1, "1"), msgCommit(90, 98),
+		streamStart(42, 1), in(42, seats[:12]), in(42, msgInsert(1, "2")), streamStop, streamCommit(42, 100, 108))
+	if d.expect(t, "batch first last", `90.1 create public.seats/1 after {"id":"1"}`); parked != 2 {
+		t.Errorf("%d messages parked, want the description and the row", parked)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 	"github.com/rowcall/rowcall/listeners"
@@ -57,6 +56,7 @@ func (s *Source) tryKept(ctx context.Context, inv *inventory, b *batcher) error 
 			return err
 		}
 		defer e.close(ctx)
+		e.brief = true // the other slot keeps the changes
 		s.c.Logger.InfoContext(ctx, "snapshot goes on", "tables_done", len(kept.Done), "from", kept.At.String(), "at", e.at.String())
 		scope.rest, scope.done = true, kept.Done
 		err = s.bringUp(ctx, kept, e.at, b)
@@ -80,7 +80,7 @@ func (s *Source) beginKept(ctx context.Context, inv *inventory) (kept *keptSnaps
 			return fmt.Errorf("look up slot %q: %w", s.c.Slot, err)
 		}
 		if complete = own != nil; complete {
-			return s.dropKeeper(ctx, conn, "the snapshot is complete")
+			return s.finished(ctx, conn, own.confirmed)
 		}
 		var why string
 		if kept, why, err = s.leftSnapshot(ctx, conn, inv); err != nil || kept != nil {
@@ -114,7 +114,12 @@ func (s *Source) readKept(ctx context.Context, e *exported, scope snapshotScope,
 		return err
 	}
 	s.c.Logger.InfoContext(ctx, "snapshot read", "rows", s.Stats().Reads)
-	return s.waitStored(ctx, end, s.storedBy)
+	if err := s.waitStored(ctx, end, s.storedBy); err != nil {
+		return err
+	}
+	cancel(nil)
+	wg.Wait()
+	return s.noteStored(&done) // the last ones
 }
 
 // storedBy reports whether everybody that the slot waits for has stored p.
@@ -133,6 +138,11 @@ func (s *Source) bringUp(ctx context.Context, kept *keptSnapshot, to LSN, b *bat
 		}
 		return s.deliverKept(ctx, conn, kept, to, b)
 	})
+	switch sqlState(err) {
+	case "42704", "55000": // undefined object, not in prerequisite state: the publication is younger than the slot, or that is invalid
+		s.c.Logger.WarnContext(ctx, "what was kept of the snapshot cannot be read; it begins again", "error", err)
+		return errors.Join(errKeeperGone, s.state.update(func(st *state) { st.Snapshot = nil }))
+	}
 	if err != nil {
 		return fmt.Errorf("bring the tables that are done up to %s: %w", to, err)
 	}
@@ -277,14 +287,17 @@ func (s *Source) finishKept(ctx context.Context, conn *pgx.Conn, server identity
 		return fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 	}
 	s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", kept.At.String())
-	var repl *pgconn.PgConn
-	if s.c.Failover {
-		if repl, _, err = s.c.connectIdentified(ctx); err != nil {
-			return err
-		}
-		defer hangUp(ctx, repl)
+	return s.finished(ctx, conn, kept.At)
+}
+
+// finished notes that the source's slot exists, and drops the snapshot's.
+func (s *Source) finished(ctx context.Context, conn *pgx.Conn, at LSN) error {
+	repl, server, err := s.c.connectIdentified(ctx)
+	if err != nil {
+		return err
 	}
-	if err := s.made(ctx, repl, server, kept.At.String()); err != nil {
+	defer hangUp(ctx, repl)
+	if err := s.made(ctx, repl, server, at.String()); err != nil {
 		return err
 	}
 	return s.dropKeeper(ctx, conn, "the snapshot is complete")

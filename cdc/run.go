@@ -12,11 +12,11 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 )
 
-// run is Run without its end. A session that loses its slot may be followed by
-// another one.
+// run is Run without its end. A slot that is lost may be followed by another
+// one.
 func (s *Source) run(ctx context.Context) error {
 	for first := true; ; first = false {
-		err := s.session(ctx, first)
+		err := s.serve(ctx, first)
 		again, err := s.beginAgain(ctx, err)
 		if !again || err != nil {
 			return err
@@ -52,9 +52,9 @@ func (s *Source) prepare(ctx context.Context, first bool) (inv *inventory, snaps
 	return inv, snapshot, resumed, err
 }
 
-// session reads one slot, from its making or from where it stands, until it
+// serve reads one slot, from its making or from where it stands, until it
 // ends for good.
-func (s *Source) session(ctx context.Context, first bool) error {
+func (s *Source) serve(ctx context.Context, first bool) error {
 	inv, snapshot, resumed, err := s.prepare(ctx, first)
 	if err != nil {
 		return err

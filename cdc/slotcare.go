@@ -76,6 +76,30 @@ func (s *Source) made(ctx context.Context, repl *pgconn.PgConn, server identity,
 	})
 }
 
+// madeBefore reports whether an attempt before this one has made the slot
+// without hearing of it, and finishes it then.
+func (s *Source) madeBefore(ctx context.Context) (bool, error) {
+	st := s.state.get()
+	if s.c.Snapshot == SnapshotOnly || !st.Absent || st.Confirmed == 0 {
+		return false, nil
+	}
+	conn, err := s.c.connect(ctx)
+	if err != nil {
+		return false, err
+	}
+	slot, err := lookUpSlot(ctx, conn, s.c.Slot)
+	hangUp(ctx, conn.PgConn())
+	if err != nil || slot == nil || slot.confirmed != st.Confirmed {
+		return false, err
+	}
+	repl, server, err := s.c.connectIdentified(ctx)
+	if err != nil {
+		return false, err
+	}
+	defer hangUp(ctx, repl)
+	return true, s.made(ctx, repl, server, slot.confirmed.String())
+}
+
 // keepOnStandbys makes the slot a failover slot if that was asked for. A copy
 // of a slot is none, whatever its original is.
 func (s *Source) keepOnStandbys(ctx context.Context, repl *pgconn.PgConn, already bool) error {

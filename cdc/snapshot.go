@@ -26,6 +26,7 @@ type exported struct {
 	snapshot string
 	at       LSN
 	server   identity
+	brief    bool // of no more use once all workers have the snapshot
 }
 
 // export creates a slot with a snapshot: a temporary one, unless it is given a
@@ -38,6 +39,11 @@ func (s *Source) export(ctx context.Context, permanent string) (*exported, error
 	}
 	if system, _ := s.reading(); id.system != system {
 		return nil, errors.Join(fmt.Errorf("the server is another cluster now (system identifier %d, was %d)", id.system, system), conn.Close(ctx))
+	}
+	if s.c.Snapshot != SnapshotOnly {
+		if err := s.recognise(ctx, conn, id); err != nil {
+			return nil, errors.Join(err, conn.Close(ctx))
+		}
 	}
 	e := &exported{conn: conn, server: id, slot: permanent}
 	if permanent == "" {
@@ -72,6 +78,9 @@ func (e *exported) close(ctx context.Context) {
 func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err error) {
 	if s.keepsSnapshot() {
 		return s.initialKept(ctx, inv, b)
+	}
+	if made, err := s.madeBefore(ctx); err != nil || made {
+		return err
 	}
 	e, err := s.export(ctx, "")
 	if err != nil {

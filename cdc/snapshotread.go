@@ -52,11 +52,19 @@ func (s *Source) readTables(
 		cancel(nil)
 		wg.Wait()
 	}()
+	var joined sync.WaitGroup
+	joined.Add(workers)
 	for i := range workers {
 		wg.Go(func() {
-			if err := s.snapshotWorker(ctx, e, i, first, r); err != nil {
+			if err := s.snapshotWorker(ctx, e, i, first, r, joined.Done); err != nil {
 				cancel(err)
 			}
+		})
+	}
+	if e.brief {
+		wg.Go(func() {
+			joined.Wait()
+			e.close(ctx) // somebody may wait for its slot
 		})
 	}
 	for i := range tables {
@@ -81,9 +89,12 @@ func (s *Source) readTables(
 	return nil
 }
 
-// snapshotWorker is worker i of a snapshot; the first one has a connection.
-func (s *Source) snapshotWorker(ctx context.Context, e *exported, i int, first *snapshotWorker, r *tableReader) error {
+// snapshotWorker is worker i of a snapshot; the first one has a connection. It
+// calls joined when it has the snapshot, or goes without.
+func (s *Source) snapshotWorker(ctx context.Context, e *exported, i int, first *snapshotWorker, r *tableReader, joined func()) error {
 	worker := first
+	joined = sync.OnceFunc(joined)
+	defer joined()
 	if i > 0 {
 		conn, _, err := e.join(ctx, s.c)
 		if sqlState(err) == "53300" {
@@ -107,6 +118,7 @@ func (s *Source) snapshotWorker(ctx context.Context, e *exported, i int, first *
 			return err
 		}
 	}
+	joined()
 	defer worker.close()
 	return worker.run(ctx, r.chunks, r.slabs)
 }

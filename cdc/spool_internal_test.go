@@ -134,7 +134,7 @@ func TestSpoolsStayWithinTheirMemory(t *testing.T) {
 		if err := s.add(s.of(uint32(i%5)), uint32(i%5), msg, 0); err != nil {
 			t.Fatal(err)
 		}
-		if limit := s.max + 5*(blockSize+len(msg)); s.used > limit {
+		if limit := s.max + 5*(smallSpool+len(msg)); s.used > limit {
 			t.Fatalf("%d bytes in memory after %d messages, want at most %d", s.used, i, limit)
 		}
 	}

@@ -11,6 +11,13 @@ type spools struct {
 	open map[uint32]*spool
 }
 
+// spoolBuffer is what is written at once; under pressure it is less, so that
+// many transactions at a time need little memory.
+const (
+	spoolBuffer = blockSize
+	smallSpool  = 16 << 10
+)
+
 // defaultSpoolBytes is small beside what the server keeps before it streams a
 // transaction at all (logical_decoding_work_mem, 64 MB by default).
 const defaultSpoolBytes = 8 << 20
@@ -34,8 +41,15 @@ func (s *spools) add(sp *spool, subXID uint32, msg []byte, relation uint64) erro
 	before := len(sp.mem)
 	sp.add(subXID, msg, relation)
 	s.used += len(sp.mem) - before
-	if sp.file == nil && s.used <= s.max || len(sp.mem) < blockSize {
-		return nil // one that has a file needs a buffer only
+	enough := spoolBuffer // for one that has a file
+	switch {
+	case s.used > s.max:
+		enough = smallSpool
+	case sp.file == nil:
+		return nil
+	}
+	if len(sp.mem) < enough {
+		return nil
 	}
 	s.used -= len(sp.mem)
 	return sp.spill(s.dir)

@@ -43,10 +43,10 @@ func (c *counters) add(b *listeners.Batch) {
 	switch {
 	case b.Kind == listeners.Snapshot:
 		c.s.Reads += n
-	case b.Kind == listeners.Changes && b.Last:
+	case b.Kind == listeners.Changes && b.Last && b.Tx.ID != 0: // a message may belong to none
 		c.s.Transactions++
 	}
-	if b.Kind == listeners.Changes {
+	if b.Kind == listeners.Changes && !b.Tx.Time.IsZero() {
 		c.s.LastEvent = b.Tx.Time
 	}
 	c.s.Position = b.Position

@@ -98,8 +98,8 @@ func (d *decoder) streamed(ctx context.Context, msg []byte) error {
 }
 
 // prepared handles two-phase commit. A prepared transaction is not delivered
-// before it commits; until then nothing behind its PREPARE is confirmed, so that
-// the server sends it again after a crash.
+// before it commits; until it is stored then, nothing behind its PREPARE is
+// confirmed, so that the server sends it again after a crash.
 func (d *decoder) prepared(ctx context.Context, msg []byte) error {
 	switch msg[0] {
 	case pgoutput.TypeBeginPrepare:
@@ -176,7 +176,7 @@ func (d *decoder) replay(ctx context.Context, xid uint32, c pgoutput.Commit) (er
 		return err
 	}
 	for id, rel := range since {
-		if now := d.relations[id]; now.told < rel.told {
+		if now := d.relations[id]; now != nil && now.told < rel.told {
 			d.relations[id] = rel
 		}
 	}

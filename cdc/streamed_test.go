@@ -1,10 +1,12 @@
 package cdc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -15,6 +17,7 @@ import (
 
 	"github.com/rowcall/rowcall/cdc"
 	"github.com/rowcall/rowcall/internal/pgtest"
+	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 )
 
@@ -139,7 +142,7 @@ func TestStreamingChangesNothingButTheTime(t *testing.T) {
 		seed = given
 	}
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a test's history
+	random := rand.New(rand.NewPCG(seed, 0))
 	for range 6 {
 		exec(t, conn, "BEGIN")
 		depth := 0
@@ -239,4 +242,76 @@ func TestPreparedTransactionsArriveWhenTheyCommit(t *testing.T) {
 		t.Fatalf("%d different events, the first %q and the last %q; want 1003 from -3 to -1, -4", len(order), order[0], order[max(0, len(order)-2):])
 	}
 	wantTable(t, conn, append([]string{"-4", "-3", "-1"}, order[1:1001]...))
+}
+
+// hangs records until it comes to a key, and hangs there.
+type hangs struct {
+	listenertest.Recorder
+	at string
+}
+
+func (h *hangs) OnBatch(ctx context.Context, b *listeners.Batch) error {
+	for i := range b.Events {
+		if h.at != "" && b.Events[i].Key().String() == h.at {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+	}
+	return h.Recorder.OnBatch(ctx, b)
+}
+
+// A prepared transaction that has committed is sent again until it is stored.
+func TestAPreparedTransactionIsHeldUntilItIsStored(t *testing.T) {
+	srv := pgtest.Own(t, map[string]string{"max_prepared_transactions": "10"})
+	url := srv.URL("postgres")
+	conn := pgtest.Connect(t, url)
+	if v := serverVersion(t, url); v < 150000 {
+		t.Skipf("server version %d does not send prepared transactions; 15 does", v)
+	}
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)")
+	opts := &cdc.Options{TwoPhase: true, StopTimeout: 300 * time.Millisecond}
+	l := &hangs{at: "-1"}
+	subscribe := func(s *cdc.Source) {
+		if _, err := s.Subscribe("hangs", l, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src := run(t, url, opts, subscribe)
+	src.caughtUp()
+	exec(t, conn, "BEGIN", "INSERT INTO seats VALUES (-1)", "PREPARE TRANSACTION 'p'", "INSERT INTO seats VALUES (-3)")
+	src.caughtUp()
+	exec(t, conn, "COMMIT PREPARED 'p'", "SELECT pg_sleep(2.5)") // for some status updates
+	src.cancel()
+	_ = src.ended() // which says that the listener hung
+	l.at = ""
+	src = run(t, url, opts, subscribe)
+	src.caughtUp()
+	if got := keys(&l.Recorder); !slices.Contains(got, "-1") {
+		t.Errorf("events of %q; the prepared transaction's is missing", got)
+	}
+}
+
+// A slot keeps the property, whatever a later run wants.
+func TestABacklogOfATwoPhaseSlotIsStreamed(t *testing.T) {
+	srv := pgtest.Own(t, map[string]string{"max_prepared_transactions": "10"})
+	url := srv.URL("postgres")
+	conn := pgtest.Connect(t, url)
+	if v := serverVersion(t, url); v < 150000 {
+		t.Skipf("server version %d does not send prepared transactions; 15 does", v)
+	}
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY, note text)")
+	var rec listenertest.Recorder
+	src := run(t, url, &cdc.Options{TwoPhase: true}, record(t, &rec, nil))
+	src.caughtUp()
+	src.stop()
+	exec(t, conn, "BEGIN", "INSERT INTO seats VALUES (-1)", "PREPARE TRANSACTION 'p'",
+		"INSERT INTO seats SELECT i, repeat('x', 1000) FROM generate_series(1, 3000) i")
+	src = run(t, url, &cdc.Options{CatchUpBytes: 100_000}, record(t, &rec, nil))
+	src.caughtUp()
+	exec(t, conn, "COMMIT PREPARED 'p'")
+	src.caughtUp()
+	got := keys(&rec)
+	if len(got) != 3001 || got[3000] != "-1" {
+		t.Errorf("%d events, the last of %q; want 3001 and -1", len(got), got[len(got)-1])
+	}
 }

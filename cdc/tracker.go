@@ -23,6 +23,7 @@ type pendingCommit struct {
 	last listeners.Position // of the transaction's last event
 	end  LSN                // may be confirmed once that is stored
 	held bool               // until release says what last is
+	ends []uint32           // prepared transactions that are resolved once this is stored
 }
 
 func (t *tracker) begin() {
@@ -74,17 +75,24 @@ func (t *tracker) nothing(upTo LSN, endsTransaction bool) {
 func (t *tracker) prepared(xid uint32, at LSN) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if _, known := t.held[xid]; !known && at < t.confirmed {
+		return // it comes again, and so does its end, which is stored
+	}
 	if t.held == nil {
 		t.held = make(map[uint32]LSN)
 	}
 	t.held[xid] = at
 }
 
-// resolved is called when a prepared transaction was rolled back, or when it has
-// committed and is in the feed.
+// resolved is called when a prepared transaction has committed and is in the
+// feed, or was rolled back. It is held until what is in the feed is stored.
 func (t *tracker) resolved(xid uint32) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if n := len(t.pending); n > 0 {
+		t.pending[n-1].ends = append(t.pending[n-1].ends, xid)
+		return
+	}
 	delete(t.held, xid)
 }
 
@@ -105,6 +113,9 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	n := 0
 	for n < len(t.pending) && !t.pending[n].held && t.pending[n].last.Compare(upTo) <= 0 {
 		t.confirmed = max(t.confirmed, t.pending[n].end)
+		for _, xid := range t.pending[n].ends {
+			delete(t.held, xid)
+		}
 		n++
 	}
 	t.pending = t.pending[n:]
@@ -122,7 +133,7 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 func (t *tracker) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending, t.received, t.confirmed, t.open = nil, 0, 0, false
+	t.pending, t.held, t.received, t.confirmed, t.open = nil, nil, 0, 0, false
 }
 
 // start is called with the slot's confirmed position before streaming.

@@ -33,8 +33,10 @@ func (b *bench) latency(ctx context.Context) error {
 		name string
 		read func(ctx context.Context, seen func(time.Time), ready func()) error
 	}{
-		{"bare receive loop", b.receive}, {"cdc listener", b.listen},
-		{"bare receive loop", b.receive}, {"cdc listener", b.listen},
+		{"bare receive loop", b.receive},
+		{"cdc listener", b.listen},
+		{"bare receive loop", b.receive},
+		{"cdc listener", b.listen},
 	}
 	fmt.Fprintf(b.out, "\nCommit to listener at %d transactions a second\n\n| reader | transactions | p50 | p99 |\n|---|---|---|---|\n", latencyRate)
 	for _, r := range readers {
