@@ -277,6 +277,28 @@ func TestRowsCostNoAllocation(t *testing.T) {
 	}
 }
 
+// A listener that reads a number and a text pays for the text.
+func TestReadingTwoColumnsCostsOneAllocation(t *testing.T) {
+	const rows = 2000
+	messages := benchTx(rows)
+	d := newDecoding(t, whole)
+	var id int64
+	var total string
+	d.batcher.emit = func(_ context.Context, b *listeners.Batch) error {
+		for i := range b.Events {
+			if err := b.Events[i].After.Get("id").Scan(&id); err != nil {
+				return err
+			}
+			total = b.Events[i].After.Get("total").String()
+		}
+		return nil
+	}
+	allocs := testing.AllocsPerRun(20, func() { d.send(messages...); d.batcher.last = listeners.Position{}; d.connect() })
+	if perRow := allocs / rows; perRow > 1.05 || id == 0 && total == "" {
+		t.Errorf("%.3f allocations for a row, want 1", perRow)
+	}
+}
+
 // benchTx inserts rows of seven columns.
 func benchTx(rows int) [][]byte {
 	tx := [][]byte{msgBegin(100, 1), msgRelation(1, "orders", 'd', "*id", "customer", "total", "quantity", "paid", "detail", "at")}

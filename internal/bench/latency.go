@@ -46,13 +46,13 @@ func (b *bench) latency(ctx context.Context) error {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
 		slices.Sort(took)
-		fmt.Fprintf(b.out, "| %s | %d | %.2f ms | %.2f ms |\n", r.name, len(took),
-			millis(took[len(took)/2]), millis(took[len(took)*99/100]))
+		fmt.Fprintf(b.out, "| %s | %d | %.0f µs | %.0f µs |\n", r.name, len(took),
+			micros(took[len(took)/2]), micros(took[len(took)*99/100]))
 	}
 	return nil
 }
 
-func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsecond) }
 
 // latencies has a reader read while transactions come.
 func (b *bench) latencies(ctx context.Context, read func(context.Context, func(time.Time), func()) error) ([]time.Duration, error) {
