@@ -144,7 +144,7 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 				f.blocker = ""
 			}
 			f.patience = min(2*patience, maxExport)
-			return false, nil //nolint:nilerr // the log has it, and it is tried again
+			return false, nil
 		case isSlotError(err):
 			return false, err // the slot is lost, whatever becomes of the backfill
 		case err != nil && !transient(err):
