@@ -20,7 +20,7 @@ type Source struct {
 	stats   counters
 	tracker tracker
 	keeper  tracker    // of the slot of a snapshot that goes on
-	state   *stateFile // once Run has begun
+	state   *stateFile // in memory only until Run has begun
 	backs   backfiller // of the reading goroutine
 
 	unstreamed bool // streaming was given up; of Run's goroutine
@@ -68,6 +68,7 @@ func New(databaseURL string, opts *Options) (*Source, error) {
 	}
 	return &Source{
 		c:     c,
+		state: new(stateFile),
 		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes}),
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}, nil
