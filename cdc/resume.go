@@ -19,12 +19,25 @@ func (s *Source) initialKept(ctx context.Context, inv *inventory, b *batcher) er
 	guarded, release := s.guardSnapshot(ctx, keeperSlot(s.c.Slot))
 	err := s.tryKept(guarded, inv, b)
 	release(&err)
-	if err == nil || ctx.Err() != nil || stoppedBy(guarded) == nil {
+	kept := s.state.get().Snapshot
+	why := ""
+	switch {
+	case err == nil:
+	case ctx.Err() != nil && kept != nil && len(kept.Done) == 0:
+		why = "no table was complete" // nothing for the next run to go on with
+	case ctx.Err() == nil && stoppedBy(guarded) != nil:
+		why = "it kept too much WAL"
+	}
+	if why == "" {
 		return err
 	}
-	return errors.Join(err, s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		return s.dropKeeper(ctx, conn, "it kept too much WAL")
-	}))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
+	defer cancel()
+	dropErr := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.dropKeeper(ctx, conn, why) })
+	if dropErr != nil {
+		s.c.Logger.WarnContext(ctx, "the slot of the snapshot is left", "slot", keeperSlot(s.c.Slot), "error", dropErr)
+	}
+	return err
 }
 
 // tryKept is initial with a state that survives the process. The snapshot

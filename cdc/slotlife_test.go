@@ -173,3 +173,25 @@ func TestCatchUpGoesOnWithoutItsState(t *testing.T) {
 		return nil
 	})
 }
+
+// Who stops before a table is stored, and may not come back, leaves no slot that
+// would keep the server's log.
+func TestAStopBeforeATableIsStoredLeavesNoSlot(t *testing.T) {
+	url, dir := pgtest.Database(t), t.TempDir()
+	conn := pgtest.Connect(t, url)
+	makeTables(t, conn, 300, "a")
+	var l storedRows
+	var reached chan struct{}
+	l.before, reached, _ = at("public.a")
+	src := run(t, url, &cdc.Options{StateDir: dir, StopTimeout: 100 * time.Millisecond}, l.subscribe(t, nil))
+	<-reached
+	src.cancel()
+	_ = src.ended() // which says that the listener hung
+	if n := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n != 0 {
+		t.Errorf("%d slots are left", n)
+	}
+	l.before = nil
+	src = run(t, url, &cdc.Options{StateDir: dir}, l.subscribe(t, nil))
+	src.caughtUp()
+	l.check(t, conn, "a")
+}

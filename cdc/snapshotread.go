@@ -17,12 +17,13 @@ type tableReader struct {
 	tables   []snapshotTable
 	progress *progress
 	index    uint32
+	ended    []func() // for tables that are read and not handed over
 	chunks   chan *chunk
 	slabs    chan *slab
 }
 
 // readTables emits the rows of tables as the batches of one snapshot that b has
-// begun, and calls finished after each table, all of which is emitted then.
+// begun, and calls finished for each table when all of it is emitted.
 // Their last batch is emitted even if there are no rows. It takes conn over,
 // and opens others.
 func (s *Source) readTables(
@@ -68,24 +69,35 @@ func (s *Source) readTables(
 		})
 	}
 	for i := range tables {
-		t := &tables[i]
 		if err := r.read(ctx, parts[i]); err != nil {
 			return err
 		}
-		if finished == nil {
-			continue
+		if finished != nil {
+			r.ended = append(r.ended, func() {
+				finished(&tables[i], listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: r.index})
+			})
 		}
-		if b.pending() {
-			if err := b.flush(ctx, false); err != nil {
-				return err
-			}
-		}
-		finished(t, listeners.Position{Epoch: b.epoch, Commit: b.commit, Index: r.index})
 	}
-	if err := b.flush(ctx, true); err != nil {
+	if err := r.flush(ctx, true); err != nil {
 		return err
 	}
 	r.progress.done()
+	return nil
+}
+
+// flush hands over what was read, and says that of the tables that are read. It
+// is called when there is more, or at the end, so that the last batch has rows
+// if there are any.
+func (r *tableReader) flush(ctx context.Context, last bool) error {
+	if last || r.b.pending() {
+		if err := r.b.flush(ctx, last); err != nil {
+			return err
+		}
+	}
+	for _, end := range r.ended {
+		end()
+	}
+	r.ended = nil
 	return nil
 }
 
@@ -154,6 +166,11 @@ func (r *tableReader) read(ctx context.Context, parts []chunk) error {
 // emit makes the rows of a slab events.
 func (r *tableReader) emit(ctx context.Context, s *slab) error {
 	rel := s.chunk.table.relation
+	if len(s.rows) > 0 && len(r.ended) > 0 {
+		if err := r.flush(ctx, false); err != nil {
+			return err
+		}
+	}
 	for i := range s.rows {
 		r.index++
 		e, err := r.b.add(ctx, r.index, len(s.rows[i].data))

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -124,13 +125,11 @@ func sift(messages []sinks.Message) (*sifted, error) {
 		}
 		last = m.Position
 		switch {
-		case (m.Reset || m.Op == listeners.Read) && len(s.order) > 0:
-			return nil, fmt.Errorf("message %d is of a snapshot, after changes", i)
 		case m.Reset:
-			clear(s.snapshot)
+			s.begin(m.Collections)
 		case m.Op == listeners.Read:
-			if i > 0 && messages[i-1].Position.Commit != m.Position.Commit {
-				clear(s.snapshot) // the one before was cut off
+			if before := messages[max(0, i-1)]; !before.Reset && before.Op != listeners.Read || before.Position.Commit != m.Position.Commit {
+				return nil, fmt.Errorf("message %d is of a snapshot, without a reset before it", i)
 			}
 			name := m.Collection + " " + string(m.Key)
 			if _, twice := s.snapshot[name]; twice {
@@ -149,6 +148,40 @@ func sift(messages []sinks.Message) (*sifted, error) {
 		}
 	}
 	return s, nil
+}
+
+// begin takes a Reset. Changes before it are those of tables that an interrupted
+// snapshot had stored; what they come to is part of the snapshot.
+func (s *sifted) begin(collections []string) {
+	for _, xid := range s.order {
+		for i := range s.changes[xid] {
+			m := &s.changes[xid][i]
+			name := m.Collection + " " + string(m.Key)
+			old, _ := s.snapshot[name].(map[string]any)
+			if m.OldKey != nil {
+				was := m.Collection + " " + string(m.OldKey)
+				old, _ = s.snapshot[was].(map[string]any)
+				delete(s.snapshot, was)
+			}
+			row, exists := exact(m.After).(map[string]any)
+			if !exists {
+				delete(s.snapshot, name)
+				continue
+			}
+			for _, column := range m.Unchanged {
+				row[column] = old[column]
+			}
+			s.snapshot[name] = row
+		}
+	}
+	s.order = nil
+	clear(s.changes)
+	if collections == nil {
+		clear(s.snapshot)
+	}
+	for _, c := range collections {
+		maps.DeleteFunc(s.snapshot, func(name string, _ any) bool { return strings.HasPrefix(name, c+" ") })
+	}
 }
 
 // An entry is one row of the ledger. Its JSON is decoded with exact numbers.
