@@ -182,6 +182,9 @@ func (s *Source) drainCalls(ctx context.Context, q *slotCopy, b *batcher, catalo
 		if err == nil && d.open {
 			err = &DecodeError{LSN: q.at, Message: pgoutput.TypeBegin, Err: errors.New("a transaction has no end")}
 		}
+		if skippedPublication(err) {
+			return progressed, s.publicationGone(err)
+		}
 		if err != nil {
 			return progressed, fmt.Errorf("catch up: %w", err)
 		}

@@ -20,6 +20,9 @@ type keptSnapshot struct {
 	Slot        string `json:"slot"`
 	SystemID    uint64 `json:"system_id,string"`
 	Publication string `json:"publication"`
+	// PublicationOID tells a publication from a later one of the same name, which
+	// does not have what was before it.
+	PublicationOID uint32 `json:"publication_oid"`
 	// At is what the tables in Done are like: they have the commits before it,
 	// stored, and none after it.
 	At LSN `json:"at"`
@@ -73,6 +76,10 @@ func (s *Source) settleSnapshot(ctx context.Context, conn *pgx.Conn, inv *invent
 func (s *Source) leftSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventory) (kept *keptSnapshot, why string, err error) {
 	kept = s.state.get().Snapshot
 	system, _ := s.reading()
+	publication, err := publicationOID(ctx, conn, s.c.Publication)
+	if err != nil {
+		return nil, "", err
+	}
 	slot, err := s.lookUpKeeper(ctx, conn)
 	if err != nil {
 		return nil, "", err
@@ -86,6 +93,8 @@ func (s *Source) leftSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventor
 		return nil, "it is of another cluster", nil
 	case kept.Publication != s.c.Publication:
 		return nil, fmt.Sprintf("it is of publication %q", kept.Publication), nil
+	case kept.PublicationOID != publication:
+		return nil, fmt.Sprintf("publication %q is not what it was", kept.Publication), nil
 	case slot.walStatus == "lost":
 		return nil, "the server has removed WAL that it needs", nil
 	case slot.confirmed > kept.At:
@@ -107,6 +116,14 @@ func (s *Source) leftSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventor
 		}
 	}
 	return kept, "", nil
+}
+
+func publicationOID(ctx context.Context, conn *pgx.Conn, name string) (oid uint32, err error) {
+	err = conn.QueryRow(ctx, "SELECT coalesce((SELECT oid FROM pg_publication WHERE pubname = $1), 0)", name).Scan(&oid)
+	if err != nil {
+		return 0, fmt.Errorf("look up publication %q: %w", name, err)
+	}
+	return oid, nil
 }
 
 // lookUpKeeper looks up the slot of a kept snapshot, nil if there is none.

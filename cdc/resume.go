@@ -59,11 +59,16 @@ func (s *Source) tryKept(ctx context.Context, inv *inventory, b *batcher) error 
 		}
 		defer e.close(ctx)
 		s.c.Logger.InfoContext(ctx, "snapshot begins", "at", e.at.String())
-		err = s.state.update(func(st *state) {
-			st.Snapshot = &keptSnapshot{
-				Slot: e.slot, SystemID: e.server.system, Publication: s.c.Publication, At: e.at, Done: map[string]uint32{},
-			}
+		begun := &keptSnapshot{
+			Slot: e.slot, SystemID: e.server.system, Publication: s.c.Publication, At: e.at, Done: map[string]uint32{},
+		}
+		err = s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			begun.PublicationOID, err = publicationOID(ctx, conn, s.c.Publication)
+			return err
 		})
+		if err == nil {
+			err = s.state.update(func(st *state) { st.Snapshot = begun })
+		}
 	} else {
 		if e, err = s.export(ctx, ""); err != nil {
 			return err

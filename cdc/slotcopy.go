@@ -159,6 +159,10 @@ func (q *slotCopy) rows(fn func(row []byte) error) error {
 			}
 		case 'E':
 			failed = serverError(body)
+		case 'N':
+			if w := serverError(body); skippedPublication(w) {
+				return w
+			}
 		case 'Z':
 			q.busy = false
 			return failed

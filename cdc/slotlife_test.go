@@ -195,3 +195,26 @@ func TestAStopBeforeATableIsStoredLeavesNoSlot(t *testing.T) {
 	src.caughtUp()
 	l.check(t, conn, "a")
 }
+
+// What changed while there was no publication is nowhere. Postgres before 18
+// says so with an error, later ones with a warning that is easily missed.
+func TestAPublicationThatWasGoneIsNoticed(t *testing.T) {
+	for name, catchUp := range map[string]int64{"streaming": -1, "catching up": 1} {
+		t.Run(name, func(t *testing.T) {
+			url := pgtest.Database(t)
+			conn := pgtest.Connect(t, url)
+			makeTables(t, conn, 10, "a")
+			exec(t, conn, "CREATE PUBLICATION seats FOR TABLE a")
+			var rec listenertest.Recorder
+			opts := &cdc.Options{Publication: "seats", CatchUpBytes: catchUp}
+			src := run(t, url, opts, record(t, &rec, nil))
+			src.caughtUp()
+			src.stop()
+			exec(t, conn, "DROP PUBLICATION seats", "INSERT INTO a VALUES (11, 1)", "CREATE PUBLICATION seats FOR TABLE a", "INSERT INTO a VALUES (12, 1)")
+			src = run(t, url, opts, record(t, &rec, nil))
+			if slot, ok := errors.AsType[*cdc.SlotError](src.ended()); !ok || !slot.Lost {
+				t.Errorf("Run = %v, want a SlotError that says that changes were lost", slot)
+			}
+		})
+	}
+}

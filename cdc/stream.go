@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 )
@@ -140,6 +141,19 @@ func (s *Source) slotLost(ctx context.Context, err error) error {
 	return err
 }
 
+// skippedPublication recognises the warning with which Postgres 18 and later
+// leave out changes from a time when the publication did not exist. Before, it
+// was an error of undefined object.
+func skippedPublication(warning error) bool {
+	return sqlState(warning) == "55000" && strings.Contains(warning.Error(), "skipped loading publication")
+}
+
+func (s *Source) publicationGone(cause error) error {
+	e := s.lost("its publication did not exist at this point of the log")
+	e.Err = cause
+	return e
+}
+
 // read is the loop of the socket reader. It runs no listener; when the feed is
 // full, it waits, and only the status updates go on.
 func (s *Source) read(ctx context.Context, w *wire, d *decoder) error {
@@ -155,6 +169,10 @@ func (s *Source) read(ctx context.Context, w *wire, d *decoder) error {
 			}
 		case 'E':
 			return s.slotLost(ctx, serverError(body))
+		case 'N':
+			if w := serverError(body); skippedPublication(w) {
+				return s.publicationGone(w)
+			}
 		case 'c':
 			return errors.New("the server ended replication")
 		default: // notices and parameter changes
