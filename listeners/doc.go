@@ -25,6 +25,9 @@
 // the feed's memory is used up, until it goes on or is closed; other
 // subscriptions keep what they have.
 //
+// Read your events: after [Subscription.Wait] has returned nil, the listener has
+// handled everything up to the position.
+//
 // Close: [Subscription.Close] never blocks. After [Subscription.CloseWait]
 // has returned nil, no callback runs.
 //

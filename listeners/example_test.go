@@ -130,6 +130,34 @@ func ExampleFeed() {
 	// stored up to 3
 }
 
+// Who wrote something waits until a listener has heard of it.
+func ExampleSubscription_Wait() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	total := 0
+	sub, err := feed.Subscribe("total", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		total += len(b.Events)
+		return nil
+	}), nil, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	written := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{
+		Events:   []listeners.Event{{Op: listeners.Create, Schema: seats, After: seat(1, "A1", 20, nil)}},
+		Position: written, First: true, Last: true,
+	})
+	if err := sub.Wait(context.Background(), written); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("heard of", total)
+	// Output: heard of 1
+}
+
 func ExamplePosition() {
 	commit := listeners.Position{Epoch: 1, Commit: 0x16B374D848, Index: 2}
 	text := commit.String()

@@ -151,6 +151,7 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s.at.Store(f.tail)
 	s.passed, s.stored, s.within = f.tail.position, f.tail.position, f.tail.within // it wants nothing from before
+	s.joining = join != nil
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
 	return s, nil

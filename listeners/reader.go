@@ -99,6 +99,9 @@ func (s *Subscription) join(join Join) error {
 		return fmt.Errorf("subscription %q before its first change: %w", s.name, err)
 	}
 	s.skip = skip
+	s.mu.Lock()
+	s.joining = false
+	s.mu.Unlock()
 	s.pass(skip)
 	return nil
 }
@@ -198,6 +201,7 @@ func (s *Subscription) pass(p Position) {
 	if p.Compare(s.passed) > 0 {
 		s.passed = p
 	}
+	s.movedLocked()
 }
 
 // deliver hands the listener what it asked for of a batch.
@@ -218,10 +222,18 @@ func (s *Subscription) deliver(b *Batch) error {
 	if wanted != nil {
 		s.delivered = b.Position
 	}
-	if b.Kind == Live && !s.live {
-		s.live = true
-		close(s.liveCh)
+	switch {
+	case wanted == nil:
+	case b.Kind == Reset:
+		s.joining = true
+	case b.Kind == Live:
+		s.joining = false
+		if !s.live {
+			s.live = true
+			close(s.liveCh)
+		}
 	}
+	s.movedLocked()
 	return nil
 }
 

@@ -46,8 +46,10 @@ type Subscription struct {
 	delivered Position // of the last batch that the listener took
 	passed    Position // of the last batch handled or left out
 	stored    Position // the highest that Stored returned
+	joining   bool     // the present state is not told to its end
 	live      bool
 	liveCh    chan struct{}
+	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
 }
 
