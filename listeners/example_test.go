@@ -158,6 +158,54 @@ func ExampleSubscription_Wait() {
 	// Output: heard of 1
 }
 
+// A display needs the latest price of each seat, and must not hold up sales.
+func ExampleOverflow() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	sub, err := feed.Subscribe("display", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		for _, e := range b.Events {
+			fmt.Println("seat", e.Key(), "from", e.Before.Get("price"), "to", e.After.Get("price"))
+		}
+		if b.Position.Commit == 1 {
+			close(busy)
+			<-goOn
+		}
+		return nil
+	}), &listeners.SubscribeOptions{Overflow: listeners.OverflowConflate, BacklogBytes: 1000}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	write := func(commit uint64) listeners.Position {
+		p := listeners.Position{Epoch: 1, Commit: commit}
+		feed.Append(&listeners.Batch{
+			Events: []listeners.Event{{
+				Op: listeners.Update, Position: p, Schema: seats,
+				Before: seat(1, "A1", int(commit)-1, nil), After: seat(1, "A1", int(commit), nil),
+			}},
+			Position: p, First: true, Last: true, Size: 100,
+		})
+		return p
+	}
+	write(1)
+	<-busy
+	for commit := uint64(2); commit <= 11; commit++ { // 1000 bytes
+		write(commit)
+	}
+	last := write(12)
+	close(goOn)
+	if err := sub.Wait(context.Background(), last); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// seat 1 from 0 to 1
+	// seat 1 from 1 to 11
+	// seat 1 from 11 to 12
+}
+
 func ExamplePosition() {
 	commit := listeners.Position{Epoch: 1, Commit: 0x16B374D848, Index: 2}
 	text := commit.String()

@@ -61,6 +61,15 @@ type SubscribeOptions struct {
 	// handled when the process ends. Default: a source that can (Postgres)
 	// sends it again after a restart.
 	Ephemeral bool
+	// Overflow says what happens when the listener is too slow. Default:
+	// writers wait for it.
+	Overflow Overflow
+	// BacklogBytes is how much may wait for the listener before Overflow does
+	// something, in bytes of [Batch.Size], besides the batch that it is
+	// handling. One more batch may come on top. It should be a multiple of the
+	// usual batch. It means nothing with [OverflowBlock], where the feed has the
+	// limit. Default [DefaultBacklogBytes].
+	BacklogBytes int64
 }
 
 func (o *SubscribeOptions) withDefaults() SubscribeOptions {

@@ -37,7 +37,7 @@ func (s *Subscription) end() {
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
 	s.feed.remove(s)
-	s.detach()
+	s.leave()
 	close(s.done)
 }
 
@@ -58,13 +58,23 @@ func (s *Subscription) loop(join Join) error {
 		if b == nil {
 			return s.finish()
 		}
-		if s.leftOut(b) {
+		if s.place != nil && b == s.place.lapse {
+			if err := s.rejoin(); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.notForIt(b) {
 			s.pass(b.Position)
 		} else if err := s.deliver(b); err != nil {
 			return err
 		}
 		// Only now a look at the next node: one held during the callback would
 		// keep all that follows in memory, even after Close.
+		if s.place != nil {
+			s.advance()
+			continue
+		}
 		if next := s.at.Load().next.Load(); next != nil {
 			s.at.Store(next)
 		}
@@ -77,6 +87,7 @@ func (s *Subscription) join(join Join) error {
 	defer cancel(nil)
 	var failed error // after which nothing is emitted, whatever join makes of it
 	skip, err := join(ctx, func(b *Batch) error {
+		s.told++
 		if failed == nil {
 			failed = s.relieve()
 		}
@@ -98,7 +109,7 @@ func (s *Subscription) join(join Join) error {
 	case err != nil:
 		return fmt.Errorf("subscription %q before its first change: %w", s.name, err)
 	}
-	s.skip = skip
+	s.joined(skip)
 	s.mu.Lock()
 	s.joining = false
 	s.mu.Unlock()
@@ -155,6 +166,9 @@ func (s *Subscription) next() (*Batch, error) {
 
 // ready returns the batch at the subscription's place, nil if it is to come.
 func (s *Subscription) ready() *Batch {
+	if s.place != nil {
+		return s.take()
+	}
 	at := s.at.Load()
 	if at.next.Load() == nil {
 		return nil
@@ -183,6 +197,13 @@ func (s *Subscription) flush() error {
 		return nil
 	}
 	return err
+}
+
+func (s *Subscription) notForIt(b *Batch) bool {
+	if s.place != nil {
+		return s.place.left
+	}
+	return s.leftOut(b)
 }
 
 // leftOut reports whether a batch of the feed is not for this subscription:
@@ -241,6 +262,9 @@ func (s *Subscription) deliver(b *Batch) error {
 // nothing. Parts of one transaction keep a first and a last even where the
 // real ones hold nothing of interest.
 func (s *Subscription) filter(b *Batch) *Batch {
+	if s.overflow == OverflowConflate && b.Kind == Changes && b.First && b.Last && len(b.Events) == 0 {
+		return nil // nothing is left of what was merged
+	}
 	if s.collections == nil {
 		return b
 	}

@@ -21,6 +21,7 @@ type Subscription struct {
 	listener    Listener
 	durable     Durable // listener, if it is one
 	ephemeral   bool
+	overflow    Overflow
 	collections map[string]struct{} // nil for all
 	ctx         context.Context     //nolint:containedctx // the lifetime of its goroutine
 	cancel      context.CancelCauseFunc
@@ -28,13 +29,15 @@ type Subscription struct {
 
 	// at is the place behind what was handled. Its goroutine moves it; who
 	// ends the subscription takes it off the log, see detach.
-	at atomic.Pointer[node]
+	at    atomic.Pointer[node]
+	place *place // nil if it blocks writers
 
 	// Of the goroutine alone.
 	skip    Position
 	within  bool // the feed is within a transaction that began before Subscribe
 	open    bool // parts of a transaction were delivered, its last part was not
 	others  bool // the snapshot that is under way is one of other collections
+	told    int  // batches that join emitted
 	stalled <-chan struct{}
 	failure error // why it ends, should no function return to tell
 
@@ -55,10 +58,16 @@ type Subscription struct {
 
 func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *Subscription {
 	s := &Subscription{
-		name: name, feed: f, listener: l, ephemeral: opts.Ephemeral,
+		name: name, feed: f, listener: l, ephemeral: opts.Ephemeral, overflow: opts.Overflow,
 		done: make(chan struct{}), wakeup: make(chan struct{}, 1), liveCh: make(chan struct{}),
 	}
 	s.durable, _ = l.(Durable)
+	if s.overflow != OverflowBlock {
+		s.place = &place{max: DefaultBacklogBytes, lapse: &Batch{Kind: Reset}}
+		if opts.BacklogBytes > 0 {
+			s.place.max = opts.BacklogBytes
+		}
+	}
 	if len(opts.Collections) > 0 {
 		s.collections = make(map[string]struct{}, len(opts.Collections))
 		for _, c := range opts.Collections {
@@ -104,18 +113,27 @@ func (s *Subscription) Live() <-chan struct{} { return s.liveCh }
 
 // Lag is how far a subscription is behind its source.
 type Lag struct {
-	Batches int           // appended and not handled yet
-	Bytes   int64         // their size, as [Batch.Size] counts
+	Batches int           // appended and not handled yet; each counts that was merged or dropped
+	Bytes   int64         // their size, as [Batch.Size] counts; after they were merged, what is left of it
 	Age     time.Duration // since the commit of the oldest of them; 0 if there is none
 }
 
 // Lag returns how far the listener is behind at this moment.
 func (s *Subscription) Lag() Lag {
+	if s.place == nil {
+		at := s.at.Load() // before the last, so that it is not behind it
+		return lag(at, s.feed.last(), s.since(at))
+	}
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
 	at := s.at.Load()
-	last := s.feed.last()
+	return lag(at, s.feed.tail, s.since(at))
+}
+
+func lag(at, last *node, since time.Time) Lag {
 	l := Lag{Batches: int(last.seq - at.seq), Bytes: last.bytes - at.bytes}
-	if at.next.Load() != nil && !at.batch.Tx.Time.IsZero() {
-		l.Age = max(0, time.Since(at.batch.Tx.Time))
+	if !since.IsZero() {
+		l.Age = max(0, time.Since(since))
 	}
 	return l
 }
@@ -127,8 +145,18 @@ func (s *Subscription) Lag() Lag {
 func (s *Subscription) Close() {
 	s.closed.Store(true)
 	s.cancel(ErrClosed)
-	s.detach()
+	s.leave()
 	s.feed.freed()
+}
+
+// leave is detach for who has not the feed's mu.
+func (s *Subscription) leave() {
+	if s.place != nil {
+		// Against a writer that would put it back, see bound.
+		s.feed.mu.Lock()
+		defer s.feed.mu.Unlock()
+	}
+	s.detach()
 }
 
 // detach takes the subscription off the log. Otherwise all that is appended
