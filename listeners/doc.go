@@ -36,6 +36,9 @@
 // Read your events: after [Subscription.Wait] has returned nil, the listener has
 // handled everything up to the position.
 //
+// Pause: [Subscription.Pause] holds a subscription, and what it loses by that is
+// what it would lose by being slow.
+//
 // Close: [Subscription.Close] never blocks. After [Subscription.CloseWait]
 // has returned nil, no callback runs.
 //

@@ -206,6 +206,33 @@ func ExampleOverflow() {
 	// seat 1 from 11 to 12
 }
 
+// What is appended during a pause is heard after it.
+func ExampleSubscription_Pause() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	sub, err := feed.Subscribe("printer", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		fmt.Println("batch", b.Position.Commit)
+		return nil
+	}), nil, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	sub.Pause() // to change its paper
+	p := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{Position: p, First: true, Last: true, Size: 10})
+	fmt.Println("waiting:", sub.Lag().Batches)
+	sub.Resume()
+	if err := sub.Wait(context.Background(), p); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// waiting: 1
+	// batch 1
+}
+
 func ExamplePosition() {
 	commit := listeners.Position{Epoch: 1, Commit: 0x16B374D848, Index: 2}
 	text := commit.String()

@@ -45,6 +45,8 @@ type shopStep struct {
 	Current   bool
 	Pause     time.Duration
 
+	Toggle int // 1 + number of a subscription that is paused or resumed
+
 	Wait time.Duration
 }
 
@@ -61,6 +63,10 @@ func anyShopStep() *rapid.Generator[shopStep] {
 		if rapid.IntRange(0, 4).Draw(t, "what") > 0 {
 			s.Parts = rapid.SliceOfN(rapid.SliceOfN(op, 1, 4), 1, 3).Draw(t, "parts")
 			s.Size = rapid.IntRange(1, 12).Draw(t, "size")
+			return s
+		}
+		if rapid.IntRange(0, 2).Draw(t, "hold") == 0 {
+			s.Toggle = 1 + rapid.IntRange(0, 4).Draw(t, "whom")
 			return s
 		}
 		s.Subscribe = true
@@ -403,7 +409,7 @@ func playShop(t *testing.T, steps []shopStep, size int64) error {
 	writer.Go(func() {
 		for i, s := range steps {
 			time.Sleep(s.Wait)
-			if s.Subscribe {
+			if len(s.Parts) == 0 {
 				continue
 			}
 			if written = w.commit(t.Context(), s, uint64(i+1)); written != nil {
@@ -428,6 +434,18 @@ func playShop(t *testing.T, steps []shopStep, size int64) error {
 			}
 			customers = append(customers, c)
 		}
+		if s.Toggle == 0 || s.Toggle > len(customers) {
+			continue
+		}
+		if sub := customers[s.Toggle-1].sub; sub.Paused() {
+			sub.Resume()
+		} else {
+			sub.Pause()
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	for _, c := range customers {
+		c.sub.Resume()
 	}
 	writer.Wait()
 	if written != nil {

@@ -88,6 +88,9 @@ func (s *Subscription) join(join Join) error {
 	var failed error // after which nothing is emitted, whatever join makes of it
 	skip, err := join(ctx, func(b *Batch) error {
 		s.told++
+		if err := s.hold(ctx); err != nil && failed == nil {
+			return err
+		}
 		if failed == nil {
 			failed = s.relieve()
 		}
@@ -130,6 +133,7 @@ func (s *Subscription) whileOpen() (context.Context, context.CancelCauseFunc) {
 // next returns the next batch, or nil when the feed is closed.
 func (s *Subscription) next() (*Batch, error) {
 	for {
+		s.holdOpen()
 		if s.ctx.Err() != nil {
 			return nil, context.Cause(s.ctx)
 		}
@@ -155,6 +159,7 @@ func (s *Subscription) next() (*Batch, error) {
 		case <-s.feed.open.Done():
 		case <-s.ctx.Done():
 		case <-s.stalled:
+			s.holdOpen()
 			err = s.flush()
 		}
 		s.waiting.Store(false)

@@ -42,6 +42,7 @@ type Subscription struct {
 	failure error // why it ends, should no function return to tell
 
 	closed  atomic.Bool // by Close
+	paused  atomic.Bool // by Pause
 	waiting atomic.Bool // for a wake-up
 	wakeup  chan struct{}
 
@@ -52,6 +53,7 @@ type Subscription struct {
 	joining   bool     // the present state is not told to its end
 	live      bool
 	liveCh    chan struct{}
+	resumed   chan struct{} // closed by Resume; nil unless paused
 	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
 }
