@@ -233,6 +233,39 @@ func ExampleSubscription_Pause() {
 	// batch 1
 }
 
+// A filter leaves out what the listener has no use for.
+func ExampleSubscribeOptions_filter() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	sub, err := feed.Subscribe("bargains", listeners.Handlers[exampleSeat]{
+		OnCreate: func(_ context.Context, c listeners.Change[exampleSeat]) error {
+			fmt.Println("seat", c.Key, "for", c.After.Price)
+			return nil
+		},
+	}, &listeners.SubscribeOptions{Filter: func(e *listeners.Event) bool {
+		var price int
+		return e.After.Get("price").Scan(&price) == nil && price < 20
+	}}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	p := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{
+		Events: []listeners.Event{
+			{Op: listeners.Create, Schema: seats, After: seat(1, "A1", 45, nil)},
+			{Op: listeners.Create, Schema: seats, After: seat(2, "A2", 15, nil)},
+		},
+		Position: p, First: true, Last: true,
+	})
+	if err := sub.Wait(context.Background(), p); err != nil {
+		fmt.Println(err)
+	}
+	// Output: seat 2 for 15
+}
+
 func ExamplePosition() {
 	commit := listeners.Position{Epoch: 1, Commit: 0x16B374D848, Index: 2}
 	text := commit.String()

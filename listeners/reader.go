@@ -235,12 +235,15 @@ func (s *Subscription) deliver(b *Batch) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
-	wanted := s.filter(b)
-	if wanted != nil {
-		err := s.call(b.Position, func(ctx context.Context) error { return s.listener.OnBatch(ctx, wanted) })
-		if err != nil {
-			return err
+	var wanted *Batch
+	err := s.call(b.Position, func(ctx context.Context) error {
+		if wanted = s.filter(b); wanted == nil {
+			return nil
 		}
+		return s.listener.OnBatch(ctx, wanted)
+	})
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -270,7 +273,7 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.overflow == OverflowConflate && b.Kind == Changes && b.First && b.Last && len(b.Events) == 0 {
 		return nil // nothing is left of what was merged
 	}
-	if s.collections == nil {
+	if s.wanted == nil {
 		return b
 	}
 	switch b.Kind {
@@ -289,24 +292,28 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
-	if b.First && b.Last && b.whole(s.collections) {
+	events := b.eventsThat(s.wanted)
+	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b
 	}
 	if b.First {
 		s.open = false // the source has begun again
 	}
-	c := b.only(s.collections)
 	// A snapshot has at least one batch.
 	ends := b.Last && (s.open || b.Kind == Snapshot)
-	if len(c.Events) == 0 && !ends {
+	if len(events) == 0 && !ends {
 		return nil
 	}
-	c.First = !s.open
+	c := *b
+	c.Events, c.First = events, !s.open
 	s.open = !b.Last
-	return c
+	return &c
 }
 
 func (s *Subscription) wants(collection string) bool {
+	if s.collections == nil {
+		return true
+	}
 	_, ok := s.collections[collection]
 	return ok
 }

@@ -23,6 +23,7 @@ type Subscription struct {
 	ephemeral   bool
 	overflow    Overflow
 	collections map[string]struct{} // nil for all
+	wanted      func(*Event) bool   // nil for all
 	ctx         context.Context     //nolint:containedctx // the lifetime of its goroutine
 	cancel      context.CancelCauseFunc
 	done        chan struct{}
@@ -75,6 +76,10 @@ func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *S
 		for _, c := range opts.Collections {
 			s.collections[c] = struct{}{}
 		}
+		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) }
+	}
+	if only := opts.Filter; only != nil {
+		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) && only(e) }
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithValue(context.Background(), callerKey{}, s))
 	return s
