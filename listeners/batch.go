@@ -53,28 +53,20 @@ type Batch struct {
 	Collections []string
 }
 
-// whole reports whether there are events and every one is of one of the
-// collections.
-func (b *Batch) whole(collections map[string]struct{}) bool {
+// eventsThat returns the events that are wanted, b's own slice if that is all.
+// It asks once for each.
+func (b *Batch) eventsThat(wanted func(*Event) bool) []Event {
 	for i := range b.Events {
-		if _, ok := collections[b.Events[i].Schema.Collection()]; !ok {
-			return false
+		if wanted(&b.Events[i]) {
+			continue
 		}
-	}
-	return len(b.Events) > 0
-}
-
-// only returns a copy of b with the events of these collections.
-func (b *Batch) only(collections map[string]struct{}) *Batch {
-	c := *b
-	if b.whole(collections) {
-		return &c
-	}
-	c.Events = nil
-	for i := range b.Events {
-		if _, ok := collections[b.Events[i].Schema.Collection()]; ok {
-			c.Events = append(c.Events, b.Events[i])
+		kept := append([]Event(nil), b.Events[:i]...)
+		for j := i + 1; j < len(b.Events); j++ {
+			if wanted(&b.Events[j]) {
+				kept = append(kept, b.Events[j])
+			}
 		}
+		return kept
 	}
-	return &c
+	return b.Events
 }

@@ -15,15 +15,29 @@
 //
 // Completeness: a subscription sees every batch appended after it joined, until
 // it or its feed is closed. A feed that is full blocks its writer; nothing is
-// dropped.
+// dropped. A subscription may ask for another [Overflow]: then no writer waits
+// for it, and what it loses when it is too slow is what that policy says:
+//
+//	            what the listener misses             and knows afterwards
+//	block       nothing                              all
+//	conflate    what lay between, borders of         the exact state; the old row
+//	            transactions                         is the one it had
+//	reset       the changes that were dropped        the exact state, told anew
+//	disconnect  all from there on                    that it was cut off, and where
 //
 // Atomicity: a transaction is one batch. Only a transaction too large for
 // memory comes in several, and then [Batch.First] and [Batch.Last] say so.
 //
 // Isolation: an error, a panic or an endless callback ends or stalls its own
 // subscription. A stalled subscription makes the writer of its feed wait once
-// the feed's memory is used up, until it goes on or is closed; other
-// subscriptions keep what they have.
+// the feed's memory is used up, until it goes on or is closed, unless its
+// [Overflow] says otherwise; other subscriptions keep what they have.
+//
+// Read your events: after [Subscription.Wait] has returned nil, the listener has
+// handled everything up to the position.
+//
+// Pause: [Subscription.Pause] holds a subscription, and what it loses by that is
+// what it would lose by being slow.
 //
 // Close: [Subscription.Close] never blocks. After [Subscription.CloseWait]
 // has returned nil, no callback runs.

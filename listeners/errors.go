@@ -28,6 +28,21 @@ func (e *ListenerError) Error() string {
 // Unwrap returns the listener's error.
 func (e *ListenerError) Unwrap() error { return e.Err }
 
+// A LaggedError says that a subscription was too slow for its
+// [OverflowDisconnect], or for another policy that could not help it.
+type LaggedError struct {
+	Subscription string
+	Position     Position // up to which its listener has handled everything
+	Lag          Lag      // how far behind that was
+	Limit        int64    // its BacklogBytes
+}
+
+// Error implements error.
+func (e *LaggedError) Error() string {
+	return fmt.Sprintf("subscription %q lagged behind at %s: %d batches of %d bytes, the oldest of %s ago, with a limit of %d bytes; make its listener faster, raise BacklogBytes, or let it block",
+		e.Subscription, e.Position, e.Lag.Batches, e.Lag.Bytes, e.Lag.Age, e.Limit)
+}
+
 // A PanicError is a listener's panic, contained in its subscription.
 type PanicError struct {
 	Value any

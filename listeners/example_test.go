@@ -130,6 +130,142 @@ func ExampleFeed() {
 	// stored up to 3
 }
 
+// Who wrote something waits until a listener has heard of it.
+func ExampleSubscription_Wait() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	total := 0
+	sub, err := feed.Subscribe("total", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		total += len(b.Events)
+		return nil
+	}), nil, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	written := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{
+		Events:   []listeners.Event{{Op: listeners.Create, Schema: seats, After: seat(1, "A1", 20, nil)}},
+		Position: written, First: true, Last: true,
+	})
+	if err := sub.Wait(context.Background(), written); err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("heard of", total)
+	// Output: heard of 1
+}
+
+// A display needs the latest price of each seat, and must not hold up sales.
+func ExampleOverflow() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	busy, goOn := make(chan struct{}), make(chan struct{})
+	sub, err := feed.Subscribe("display", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		for _, e := range b.Events {
+			fmt.Println("seat", e.Key(), "from", e.Before.Get("price"), "to", e.After.Get("price"))
+		}
+		if b.Position.Commit == 1 {
+			close(busy)
+			<-goOn
+		}
+		return nil
+	}), &listeners.SubscribeOptions{Overflow: listeners.OverflowConflate, BacklogBytes: 1000}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	write := func(commit uint64) listeners.Position {
+		p := listeners.Position{Epoch: 1, Commit: commit}
+		feed.Append(&listeners.Batch{
+			Events: []listeners.Event{{
+				Op: listeners.Update, Position: p, Schema: seats,
+				Before: seat(1, "A1", int(commit)-1, nil), After: seat(1, "A1", int(commit), nil),
+			}},
+			Position: p, First: true, Last: true, Size: 100,
+		})
+		return p
+	}
+	write(1)
+	<-busy
+	for commit := uint64(2); commit <= 11; commit++ { // 1000 bytes
+		write(commit)
+	}
+	last := write(12)
+	close(goOn)
+	if err := sub.Wait(context.Background(), last); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// seat 1 from 0 to 1
+	// seat 1 from 1 to 11
+	// seat 1 from 11 to 12
+}
+
+// What is appended during a pause is heard after it.
+func ExampleSubscription_Pause() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	sub, err := feed.Subscribe("printer", listeners.ListenerFunc(func(_ context.Context, b *listeners.Batch) error {
+		fmt.Println("batch", b.Position.Commit)
+		return nil
+	}), nil, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	sub.Pause() // to change its paper
+	p := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{Position: p, First: true, Last: true, Size: 10})
+	fmt.Println("waiting:", sub.Lag().Batches)
+	sub.Resume()
+	if err := sub.Wait(context.Background(), p); err != nil {
+		fmt.Println(err)
+	}
+	// Output:
+	// waiting: 1
+	// batch 1
+}
+
+// A filter leaves out what the listener has no use for.
+func ExampleSubscribeOptions_filter() {
+	feed := listeners.NewFeed(nil)
+	defer feed.Close()
+	sub, err := feed.Subscribe("bargains", listeners.Handlers[exampleSeat]{
+		OnCreate: func(_ context.Context, c listeners.Change[exampleSeat]) error {
+			fmt.Println("seat", c.Key, "for", c.After.Price)
+			return nil
+		},
+	}, &listeners.SubscribeOptions{Filter: func(e *listeners.Event) bool {
+		var price int
+		return e.After.Get("price").Scan(&price) == nil && price < 20
+	}}, nil)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer sub.Close()
+
+	p := listeners.Position{Epoch: 1, Commit: 1}
+	feed.Append(&listeners.Batch{
+		Events: []listeners.Event{
+			{Op: listeners.Create, Schema: seats, After: seat(1, "A1", 45, nil)},
+			{Op: listeners.Create, Schema: seats, After: seat(2, "A2", 15, nil)},
+		},
+		Position: p, First: true, Last: true,
+	})
+	if err := sub.Wait(context.Background(), p); err != nil {
+		fmt.Println(err)
+	}
+	// Output: seat 2 for 15
+}
+
 func ExamplePosition() {
 	commit := listeners.Position{Epoch: 1, Commit: 0x16B374D848, Index: 2}
 	text := commit.String()

@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -97,12 +98,13 @@ func (f *Feed) Reserve(ctx context.Context) error {
 	}
 }
 
-// backlog returns the bytes that the slowest subscription has not handled. One
-// that was closed wants nothing more, even while its last callback runs.
+// backlog returns the bytes that the slowest subscription has not handled, of
+// those that block. One that was closed wants nothing more, even while its last
+// callback runs.
 func (f *Feed) backlog() int64 {
 	slowest := f.tail.bytes
 	for _, s := range f.subs {
-		if !s.closed.Load() {
+		if s.place == nil && !s.closed.Load() {
 			slowest = min(slowest, s.at.Load().bytes)
 		}
 	}
@@ -117,6 +119,11 @@ func (f *Feed) Append(b *Batch) {
 	defer f.mu.Unlock()
 	if f.closed() {
 		return
+	}
+	for _, s := range f.subs {
+		if s.place != nil {
+			s.bound()
+		}
 	}
 	n := &node{
 		seq: f.tail.seq + 1, bytes: f.tail.bytes + int64(b.Size),
@@ -142,8 +149,19 @@ type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
 // transaction of which parts are appended already is left out, since nobody
 // could make it whole. The listener may be called before Subscribe has
 // returned.
+//
+// Its errors are [ErrClosed], and options that cannot work. With
+// [OverflowReset] and [OverflowConflate], join is called again after each
+// overflow, and tells the state as it is then, or later.
 func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join Join) (*Subscription, error) {
-	s := newSubscription(f, name, l, opts.withDefaults())
+	o := opts.withDefaults()
+	if err := o.check(l, join); err != nil {
+		return nil, fmt.Errorf("subscribe %q: %w", name, err)
+	}
+	s := newSubscription(f, name, l, o)
+	if s.place != nil {
+		s.place.again, s.place.joining = join, join != nil
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed() {
@@ -151,6 +169,7 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s.at.Store(f.tail)
 	s.passed, s.stored, s.within = f.tail.position, f.tail.position, f.tail.within // it wants nothing from before
+	s.joining = join != nil
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
 	return s, nil

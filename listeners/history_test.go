@@ -24,6 +24,7 @@ type step struct {
 	subscribe   bool
 	collections []int
 	current     bool
+	odd         bool          // only keys that are
 	pause       time.Duration // in each callback
 
 	// Or the end of one.
@@ -43,6 +44,7 @@ func anyStep() *rapid.Generator[step] {
 			s.subscribe = true
 			s.collections = rapid.SliceOfNDistinct(collection, 0, 2, rapid.ID[int]).Draw(t, "collections")
 			s.current = rapid.Bool().Draw(t, "current")
+			s.odd = rapid.Bool().Draw(t, "odd")
 			s.pause = time.Duration(rapid.IntRange(0, 4).Draw(t, "pause")) * time.Millisecond
 		case "end":
 			s.end = 1 + rapid.IntRange(0, 9).Draw(t, "subscription")
@@ -117,6 +119,9 @@ func (w *world) subscribe(s step) (*reader, error) {
 	for _, c := range s.collections {
 		opts.Collections = append(opts.Collections, historySchemas[c].Collection())
 	}
+	if s.odd {
+		opts.Filter = odd
+	}
 	var join listeners.Join
 	if s.current {
 		join = func(_ context.Context, emit func(*listeners.Batch) error) (listeners.Position, error) {
@@ -157,12 +162,20 @@ func (r *reader) wanted(batches []*listeners.Batch) []string {
 	for _, b := range batches {
 		for i := range b.Events {
 			e := &b.Events[i]
+			if r.odd && !odd(e) {
+				continue
+			}
 			if len(r.collections) == 0 || slices.ContainsFunc(r.collections, func(c int) bool { return historySchemas[c] == e.Schema }) {
 				keys = append(keys, e.Schema.Collection()+"/"+e.Key().String())
 			}
 		}
 	}
 	return keys
+}
+
+func odd(e *listeners.Event) bool {
+	key := e.Key().String()
+	return (key[len(key)-1]-'0')%2 == 1
 }
 
 // check compares what the reader got with the history.

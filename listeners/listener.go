@@ -53,6 +53,16 @@ type SubscribeOptions struct {
 	// Collections limits the subscription to these, each written as
 	// [Schema.Collection] returns it. Default: all of the source.
 	Collections []string
+	// Filter, if it is set, is asked for each event of Collections, on the
+	// subscription's goroutine; what it returns false for is left out, as other
+	// collections are: a transaction of which nothing is left does not arrive,
+	// and one that comes in parts keeps a first and a last. It must be quick and
+	// must not change the event. Its panic ends the subscription.
+	//
+	// It sees each event alone: an update that takes a row out of a filtered set
+	// is an update whose After does not fit and whose Before does. A truncate
+	// goes through it, too. With [OverflowConflate] it sees the merged events.
+	Filter func(*Event) bool
 	// Current asks for the present state first: a Reset, the rows as Snapshot
 	// batches, Live, and then every later change once. Default: from now on,
 	// which for a source that begins with a snapshot of its own includes that.
@@ -61,6 +71,15 @@ type SubscribeOptions struct {
 	// handled when the process ends. Default: a source that can (Postgres)
 	// sends it again after a restart.
 	Ephemeral bool
+	// Overflow says what happens when the listener is too slow. Default:
+	// writers wait for it.
+	Overflow Overflow
+	// BacklogBytes is how much may wait for the listener before Overflow does
+	// something, in bytes of [Batch.Size], besides the batch that it is
+	// handling. One more batch may come on top. It should be a multiple of the
+	// usual batch. It means nothing with [OverflowBlock], where the feed has the
+	// limit. Default [DefaultBacklogBytes].
+	BacklogBytes int64
 }
 
 func (o *SubscribeOptions) withDefaults() SubscribeOptions {

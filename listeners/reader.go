@@ -37,7 +37,7 @@ func (s *Subscription) end() {
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
 	s.feed.remove(s)
-	s.detach()
+	s.leave()
 	close(s.done)
 }
 
@@ -58,13 +58,23 @@ func (s *Subscription) loop(join Join) error {
 		if b == nil {
 			return s.finish()
 		}
-		if s.leftOut(b) {
+		if s.place != nil && b == s.place.lapse {
+			if err := s.rejoin(); err != nil {
+				return err
+			}
+			continue
+		}
+		if s.notForIt(b) {
 			s.pass(b.Position)
 		} else if err := s.deliver(b); err != nil {
 			return err
 		}
 		// Only now a look at the next node: one held during the callback would
 		// keep all that follows in memory, even after Close.
+		if s.place != nil {
+			s.advance()
+			continue
+		}
 		if next := s.at.Load().next.Load(); next != nil {
 			s.at.Store(next)
 		}
@@ -77,6 +87,10 @@ func (s *Subscription) join(join Join) error {
 	defer cancel(nil)
 	var failed error // after which nothing is emitted, whatever join makes of it
 	skip, err := join(ctx, func(b *Batch) error {
+		s.told++
+		if err := s.hold(ctx); err != nil && failed == nil {
+			return err
+		}
 		if failed == nil {
 			failed = s.relieve()
 		}
@@ -98,7 +112,10 @@ func (s *Subscription) join(join Join) error {
 	case err != nil:
 		return fmt.Errorf("subscription %q before its first change: %w", s.name, err)
 	}
-	s.skip = skip
+	s.joined(skip)
+	s.mu.Lock()
+	s.joining = false
+	s.mu.Unlock()
 	s.pass(skip)
 	return nil
 }
@@ -116,6 +133,7 @@ func (s *Subscription) whileOpen() (context.Context, context.CancelCauseFunc) {
 // next returns the next batch, or nil when the feed is closed.
 func (s *Subscription) next() (*Batch, error) {
 	for {
+		s.holdOpen()
 		if s.ctx.Err() != nil {
 			return nil, context.Cause(s.ctx)
 		}
@@ -141,6 +159,7 @@ func (s *Subscription) next() (*Batch, error) {
 		case <-s.feed.open.Done():
 		case <-s.ctx.Done():
 		case <-s.stalled:
+			s.holdOpen()
 			err = s.flush()
 		}
 		s.waiting.Store(false)
@@ -152,6 +171,9 @@ func (s *Subscription) next() (*Batch, error) {
 
 // ready returns the batch at the subscription's place, nil if it is to come.
 func (s *Subscription) ready() *Batch {
+	if s.place != nil {
+		return s.take()
+	}
 	at := s.at.Load()
 	if at.next.Load() == nil {
 		return nil
@@ -182,6 +204,13 @@ func (s *Subscription) flush() error {
 	return err
 }
 
+func (s *Subscription) notForIt(b *Batch) bool {
+	if s.place != nil {
+		return s.place.left
+	}
+	return s.leftOut(b)
+}
+
 // leftOut reports whether a batch of the feed is not for this subscription:
 // join has told it, or it is the rest of a transaction from before Subscribe.
 func (s *Subscription) leftOut(b *Batch) bool {
@@ -198,6 +227,7 @@ func (s *Subscription) pass(p Position) {
 	if p.Compare(s.passed) > 0 {
 		s.passed = p
 	}
+	s.movedLocked()
 }
 
 // deliver hands the listener what it asked for of a batch.
@@ -205,12 +235,15 @@ func (s *Subscription) deliver(b *Batch) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
-	wanted := s.filter(b)
-	if wanted != nil {
-		err := s.call(b.Position, func(ctx context.Context) error { return s.listener.OnBatch(ctx, wanted) })
-		if err != nil {
-			return err
+	var wanted *Batch
+	err := s.call(b.Position, func(ctx context.Context) error {
+		if wanted = s.filter(b); wanted == nil {
+			return nil
 		}
+		return s.listener.OnBatch(ctx, wanted)
+	})
+	if err != nil {
+		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -218,10 +251,18 @@ func (s *Subscription) deliver(b *Batch) error {
 	if wanted != nil {
 		s.delivered = b.Position
 	}
-	if b.Kind == Live && !s.live {
-		s.live = true
-		close(s.liveCh)
+	switch {
+	case wanted == nil:
+	case b.Kind == Reset:
+		s.joining = true
+	case b.Kind == Live:
+		s.joining = false
+		if !s.live {
+			s.live = true
+			close(s.liveCh)
+		}
 	}
+	s.movedLocked()
 	return nil
 }
 
@@ -229,7 +270,10 @@ func (s *Subscription) deliver(b *Batch) error {
 // nothing. Parts of one transaction keep a first and a last even where the
 // real ones hold nothing of interest.
 func (s *Subscription) filter(b *Batch) *Batch {
-	if s.collections == nil {
+	if s.overflow == OverflowConflate && b.Kind == Changes && b.First && b.Last && len(b.Events) == 0 {
+		return nil // nothing is left of what was merged
+	}
+	if s.wanted == nil {
 		return b
 	}
 	switch b.Kind {
@@ -248,24 +292,28 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
-	if b.First && b.Last && b.whole(s.collections) {
+	events := b.eventsThat(s.wanted)
+	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b
 	}
 	if b.First {
 		s.open = false // the source has begun again
 	}
-	c := b.only(s.collections)
 	// A snapshot has at least one batch.
 	ends := b.Last && (s.open || b.Kind == Snapshot)
-	if len(c.Events) == 0 && !ends {
+	if len(events) == 0 && !ends {
 		return nil
 	}
-	c.First = !s.open
+	c := *b
+	c.Events, c.First = events, !s.open
 	s.open = !b.Last
-	return c
+	return &c
 }
 
 func (s *Subscription) wants(collection string) bool {
+	if s.collections == nil {
+		return true
+	}
 	_, ok := s.collections[collection]
 	return ok
 }

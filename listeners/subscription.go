@@ -21,24 +21,29 @@ type Subscription struct {
 	listener    Listener
 	durable     Durable // listener, if it is one
 	ephemeral   bool
+	overflow    Overflow
 	collections map[string]struct{} // nil for all
+	wanted      func(*Event) bool   // nil for all
 	ctx         context.Context     //nolint:containedctx // the lifetime of its goroutine
 	cancel      context.CancelCauseFunc
 	done        chan struct{}
 
 	// at is the place behind what was handled. Its goroutine moves it; who
 	// ends the subscription takes it off the log, see detach.
-	at atomic.Pointer[node]
+	at    atomic.Pointer[node]
+	place *place // nil if it blocks writers
 
 	// Of the goroutine alone.
 	skip    Position
 	within  bool // the feed is within a transaction that began before Subscribe
 	open    bool // parts of a transaction were delivered, its last part was not
 	others  bool // the snapshot that is under way is one of other collections
+	told    int  // batches that join emitted
 	stalled <-chan struct{}
 	failure error // why it ends, should no function return to tell
 
 	closed  atomic.Bool // by Close
+	paused  atomic.Bool // by Pause
 	waiting atomic.Bool // for a wake-up
 	wakeup  chan struct{}
 
@@ -46,22 +51,35 @@ type Subscription struct {
 	delivered Position // of the last batch that the listener took
 	passed    Position // of the last batch handled or left out
 	stored    Position // the highest that Stored returned
+	joining   bool     // the present state is not told to its end
 	live      bool
 	liveCh    chan struct{}
+	resumed   chan struct{} // closed by Resume; nil unless paused
+	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
 }
 
 func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *Subscription {
 	s := &Subscription{
-		name: name, feed: f, listener: l, ephemeral: opts.Ephemeral,
+		name: name, feed: f, listener: l, ephemeral: opts.Ephemeral, overflow: opts.Overflow,
 		done: make(chan struct{}), wakeup: make(chan struct{}, 1), liveCh: make(chan struct{}),
 	}
 	s.durable, _ = l.(Durable)
+	if s.overflow != OverflowBlock {
+		s.place = &place{max: DefaultBacklogBytes, lapse: &Batch{Kind: Reset}}
+		if opts.BacklogBytes > 0 {
+			s.place.max = opts.BacklogBytes
+		}
+	}
 	if len(opts.Collections) > 0 {
 		s.collections = make(map[string]struct{}, len(opts.Collections))
 		for _, c := range opts.Collections {
 			s.collections[c] = struct{}{}
 		}
+		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) }
+	}
+	if only := opts.Filter; only != nil {
+		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) && only(e) }
 	}
 	s.ctx, s.cancel = context.WithCancelCause(context.WithValue(context.Background(), callerKey{}, s))
 	return s
@@ -102,18 +120,27 @@ func (s *Subscription) Live() <-chan struct{} { return s.liveCh }
 
 // Lag is how far a subscription is behind its source.
 type Lag struct {
-	Batches int           // appended and not handled yet
-	Bytes   int64         // their size, as [Batch.Size] counts
+	Batches int           // appended and not handled yet; each counts that was merged or dropped
+	Bytes   int64         // their size, as [Batch.Size] counts; after they were merged, what is left of it
 	Age     time.Duration // since the commit of the oldest of them; 0 if there is none
 }
 
 // Lag returns how far the listener is behind at this moment.
 func (s *Subscription) Lag() Lag {
+	if s.place == nil {
+		at := s.at.Load() // before the last, so that it is not behind it
+		return lag(at, s.feed.last(), s.since(at))
+	}
+	s.feed.mu.Lock()
+	defer s.feed.mu.Unlock()
 	at := s.at.Load()
-	last := s.feed.last()
+	return lag(at, s.feed.tail, s.since(at))
+}
+
+func lag(at, last *node, since time.Time) Lag {
 	l := Lag{Batches: int(last.seq - at.seq), Bytes: last.bytes - at.bytes}
-	if at.next.Load() != nil && !at.batch.Tx.Time.IsZero() {
-		l.Age = max(0, time.Since(at.batch.Tx.Time))
+	if !since.IsZero() {
+		l.Age = max(0, time.Since(since))
 	}
 	return l
 }
@@ -125,8 +152,18 @@ func (s *Subscription) Lag() Lag {
 func (s *Subscription) Close() {
 	s.closed.Store(true)
 	s.cancel(ErrClosed)
-	s.detach()
+	s.leave()
 	s.feed.freed()
+}
+
+// leave is detach for who has not the feed's mu.
+func (s *Subscription) leave() {
+	if s.place != nil {
+		// Against a writer that would put it back, see bound.
+		s.feed.mu.Lock()
+		defer s.feed.mu.Unlock()
+	}
+	s.detach()
 }
 
 // detach takes the subscription off the log. Otherwise all that is appended
