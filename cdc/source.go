@@ -103,7 +103,9 @@ func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.Su
 	if opts != nil && opts.Current {
 		early, collections := !s.begun, opts.Collections
 		join = func(ctx context.Context, emit func(*listeners.Batch) error) (listeners.Position, error) {
-			return s.join(ctx, early, collections, emit)
+			shares := early
+			early = false // whoever asks again has lost its place since
+			return s.join(ctx, shares, collections, emit)
 		}
 	}
 	sub, err := s.feed.Subscribe(name, l, opts, join)
