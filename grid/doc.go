@@ -11,20 +11,27 @@
 // committed. Every subscription hears that sequence; a key's events never swap.
 //
 // Visibility: a change is in the region before any listener hears of it, and
-// before Put or Delete returns. What [Region.Get] and [Region.All] return is
+// before the call that wrote it returns. What [Region.Get] and [Region.All] return is
 // always the state between two transactions, never half of one. Reads take no
 // lock and never wait for a writer.
 //
-// Completeness: each Put and each Delete of an existing key is exactly one
-// event, in a batch of its own, also when the new value equals the old one.
-// An event carries the whole old and the whole new value.
+// Completeness: each write of one key (Put, Insert, Update, CompareAndPut, a
+// Delete of an existing key) is exactly one event, in a batch of its own, also
+// when the new value equals the old one. [Region.PutAll] is one batch with one
+// event for each key, and [Region.Clear] one event for all. An event carries
+// the whole old and the whole new value; that of Clear carries none.
+//
+// Conditions: Insert, Update and CompareAndPut decide and write with nobody in
+// between. If they fail, nothing was stored and no event exists. An entry's
+// version is the position of its last change, and never comes twice.
 //
 // Joining: a subscription with [listeners.SubscribeOptions].Current hears a
 // consistent snapshot, then Live, then every later change once.
 //
 // Bounded memory: a region holds back at most
-// [RegionOptions].FeedBytes for its slowest listener. Then Put and Delete wait,
-// until the listener moves on or their context ends. Nothing is dropped.
+// [RegionOptions].FeedBytes for its slowest listener, and one more batch of
+// each writer. Then writes wait, until the listener moves on or their context
+// ends. Nothing is dropped.
 // The bound counts sizes that are estimated, see [RegionOptions].ValueBytes.
 //
 // A listener may write into any region, also into the one it hears, if it

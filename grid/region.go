@@ -22,8 +22,8 @@ type RegionOptions[V any] struct {
 	// 300 bytes. Default [listeners.DefaultFeedBytes].
 	FeedBytes int64
 	// ValueBytes returns how much memory a value holds outside of its own
-	// struct. It is called once for each write, under no lock. Default: the
-	// lengths of its strings and byte slices, if it is or has any; other
+	// struct. It is called once for each value written, by [Region.Update]
+	// while other writers wait, else under no lock. Default: the lengths of its strings and byte slices, if it is or has any; other
 	// slices, maps, pointers and nested structs count nothing.
 	ValueBytes func(V) int
 }
@@ -120,6 +120,14 @@ func (r *Region[K, V]) Get(k K) (V, bool) {
 	return e.val, true
 }
 
+// Peek returns the value of a key as [Region.Get] does, and does nothing else:
+// whatever reading may come to set off, such as loading or counting, Peek will
+// not.
+func (r *Region[K, V]) Peek(k K) (V, bool) { return r.Snapshot().Get(k) }
+
+// Entry returns the value of a key with its version. It takes no lock.
+func (r *Region[K, V]) Entry(k K) (Entry[K, V], bool) { return r.Snapshot().Entry(k) }
+
 // Len returns the number of keys, in constant time.
 func (r *Region[K, V]) Len() int { return r.view.Load().length }
 
@@ -131,6 +139,18 @@ func (r *Region[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		r.view.Load().all(func(e *entry[K, V]) bool { return yield(e.key, e.val) })
 	}
+}
+
+// From yields the keys from this one on, in the order and with the snapshot of
+// [Region.All].
+func (r *Region[K, V]) From(from K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { r.Snapshot().From(from)(yield) }
+}
+
+// Range yields the keys from the first one up to, but without, the second, in
+// the order and with the snapshot of [Region.All].
+func (r *Region[K, V]) Range(from, to K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { r.Snapshot().Range(from, to)(yield) }
 }
 
 // Position returns the position of the last change in the region: all changes

@@ -98,3 +98,17 @@ func (v *view[K, V]) all(yield func(*entry[K, V]) bool) {
 		}
 	}
 }
+
+// from yields the entries with this id and greater ones, in the order of their
+// keys.
+func (v *view[K, V]) from(id []byte, yield func(*entry[K, V]) bool) {
+	it, err := v.txn.LowerBound(table, idIndex, &lookup{id: id})
+	if err != nil {
+		return // as in find
+	}
+	for obj := it.Next(); obj != nil; obj = it.Next() {
+		if !yield(obj.(*entry[K, V])) { //nolint:errcheck // as in find
+			return
+		}
+	}
+}

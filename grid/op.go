@@ -1,0 +1,146 @@
+package grid
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// An opKind says on what condition an op does what.
+type opKind uint8
+
+const (
+	opPut     opKind = iota
+	opInsert         // if the key is absent
+	opReplace        // if the entry has op.version
+	opDelete
+)
+
+// An op is a write of one key: one transaction of its own.
+type op[K comparable, V any] struct {
+	kind    opKind
+	id      []byte
+	next    *entry[K, V]       // what to store; nil for a delete
+	version listeners.Position // for opReplace
+
+	change *oneEvent          // the outcome; nil if there is none
+	pos    listeners.Position // of the change
+	err    error              // why nothing was done
+}
+
+// decide says whether the op applies to what is there, nil for nothing.
+func (o *op[K, V]) decide(before *entry[K, V]) (apply bool, err error) {
+	switch o.kind {
+	case opPut:
+		return true, nil
+	case opInsert:
+		if before != nil {
+			return false, &ExistsError{Key: o.next.key, Version: before.pos}
+		}
+		return true, nil
+	case opReplace:
+		var have listeners.Position
+		if before != nil {
+			have = before.pos
+		}
+		if have != o.version {
+			return false, &VersionError{Key: o.next.key, Want: o.version, Have: have}
+		}
+		return true, nil
+	case opDelete:
+		return before != nil, nil
+	}
+	return false, nil
+}
+
+// write commits a write of one key, alone or together with those that others
+// wait to commit.
+func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, version listeners.Position) (listeners.Position, error) {
+	if err := r.reserve(ctx); err != nil {
+		return listeners.Position{}, err
+	}
+	l := r.lookups.get()
+	defer r.lookups.put(l)
+	l.id = encodeKey(r.codec, l.id[:0], k)
+	o := op[K, V]{kind: kind, id: l.id, version: version}
+	if v != nil {
+		o.next = r.newEntry(r.shape, l.id, *k, *v)
+		o.id = o.next.id
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.commitLocked([]*op[K, V]{&o}, l)
+	return o.pos, o.err
+}
+
+// commitLocked commits ops in one memdb transaction, each as a transaction of
+// the region's own, in their order.
+//
+// What is there is read from the state before and from the ops before, and not
+// from the modified memdb transaction, which would copy the paths again.
+func (r *Region[K, V]) commitLocked(ops []*op[K, V], probe *lookup) {
+	if r.closed {
+		fail(ops, ErrClosed)
+		return
+	}
+	now := r.view.Load()
+	length, pos := now.length, now.position
+	txn := r.db.Txn(true)
+	defer txn.Abort() // does nothing after Commit
+	for i, o := range ops {
+		before, settled := earlier(ops[:i], o.id)
+		if !settled {
+			probe.id = append(probe.id[:0], o.id...)
+			before = now.find(probe)
+		}
+		apply, err := o.decide(before)
+		if !apply {
+			o.err = err
+			continue
+		}
+		pos = following(pos)
+		if o.next == nil {
+			err = txn.Delete(table, before)
+			length--
+		} else {
+			o.next.pos = pos
+			err = txn.Insert(table, o.next)
+			if before == nil {
+				length++
+			}
+		}
+		if err != nil {
+			fail(ops, err)
+			return
+		}
+		o.pos, o.change = pos, r.newChange(before, o.next, pos)
+	}
+	if pos == now.position {
+		return
+	}
+	txn.Commit()
+	r.show(length, pos)
+	for _, o := range ops {
+		if o.change != nil {
+			r.feed.Append(&o.change.batch)
+		}
+	}
+}
+
+// earlier returns what the last of these ops that changed the key left there.
+func earlier[K comparable, V any](ops []*op[K, V], id []byte) (e *entry[K, V], found bool) {
+	for _, o := range slices.Backward(ops) {
+		if o.change != nil && bytes.Equal(o.id, id) {
+			return o.next, true
+		}
+	}
+	return nil, false
+}
+
+func fail[K comparable, V any](ops []*op[K, V], err error) {
+	for _, o := range ops {
+		o.pos, o.change, o.err = listeners.Position{}, nil, err
+	}
+}
