@@ -25,6 +25,12 @@
 // between. If they fail, nothing was stored and no event exists. An entry's
 // version is the position of its last change, and never comes twice.
 //
+// Transactions: what the function given to [Grid.Do] writes is committed in all
+// regions of the grid or in none, as one batch for each region with the net
+// effect on each key. Transactions and single writes are as if they had run one
+// after another. The function reads its own writes, and is called again if
+// something that it read was changed before it could commit.
+//
 // Joining: a subscription with [listeners.SubscribeOptions].Current hears a
 // consistent snapshot, then Live, then every later change once.
 //
@@ -55,6 +61,7 @@
 // Values are not copied. A value must not be changed after Put, nor what it
 // points to, by anybody: readers, listeners and older snapshots share it.
 //
-// There is no order between two regions, and no transaction over two keys of
-// an open region.
+// There is no order between two regions: who hears or reads both may see a
+// transaction in one and not yet in the other. Only what a transaction reads of
+// both belongs together.
 package grid

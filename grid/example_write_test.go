@@ -78,3 +78,30 @@ func ExampleRegion_Range() {
 	// 12A 41
 	// 12B 42
 }
+
+func ExampleGrid_Do() {
+	ctx := context.Background()
+	g := grid.New("tickets", nil)
+	seats, err := grid.Open[string, Seat](g, "seats", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	left, err := grid.Open[string, int](g, "left", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = g.Do(ctx, func(tx *grid.Tx) error {
+		n, _ := grid.In(tx, left).Get("first")
+		if err := grid.In(tx, seats).Insert("12A", Seat{"first", 90, false}); err != nil {
+			return err
+		}
+		return grid.In(tx, left).Put("first", n+1)
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	n, _ := left.Get("first")
+	fmt.Println(seats.Len(), n)
+	// Output:
+	// 1 1
+}

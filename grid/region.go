@@ -38,6 +38,7 @@ type RegionOptions[V any] struct {
 type Region[K comparable, V any] struct {
 	grid  *Grid
 	name  string
+	order uint64 // of creation; transactions lock regions in this order
 	log   *slog.Logger
 	codec *codec
 	feed  *listeners.Feed
@@ -89,7 +90,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 		opts = new(RegionOptions[V])
 	}
 	r := &Region[K, V]{
-		grid: g, name: name, log: g.log.With("grid", g.name, "region", name),
+		grid: g, name: name, order: g.epoch(), log: g.log.With("grid", g.name, "region", name),
 		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes}),
 		sizes: newSizes[K](opts.ValueBytes),
 		ready: make(chan struct{}), done: make(chan struct{}),

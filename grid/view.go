@@ -51,15 +51,19 @@ type lookup struct {
 	args [1]any // the lookup itself
 }
 
+func newLookup(id []byte) *lookup {
+	l := &lookup{id: id}
+	l.args[0] = l
+	return l
+}
+
 type lookups struct{ pool sync.Pool }
 
 func (p *lookups) get() *lookup {
 	if l, ok := p.pool.Get().(*lookup); ok {
 		return l
 	}
-	l := new(lookup)
-	l.args[0] = l
-	return l
+	return newLookup(nil)
 }
 
 func (p *lookups) put(l *lookup) {
@@ -102,7 +106,7 @@ func (v *view[K, V]) all(yield func(*entry[K, V]) bool) {
 // from yields the entries with this id and greater ones, in the order of their
 // keys.
 func (v *view[K, V]) from(id []byte, yield func(*entry[K, V]) bool) {
-	it, err := v.txn.LowerBound(table, idIndex, &lookup{id: id})
+	it, err := v.txn.LowerBound(table, idIndex, newLookup(id).args[:]...)
 	if err != nil {
 		return // as in find
 	}
