@@ -21,6 +21,9 @@
 // event for each key, and [Region.Clear] one event for all. An event carries
 // the whole old and the whole new value; that of Clear carries none.
 //
+// Single writes that meet are committed together, which is faster, and remain
+// transactions of their own: each with its position, its batch, its condition.
+//
 // Conditions: Insert, Update and CompareAndPut decide and write with nobody in
 // between. If they fail, nothing was stored and no event exists. An entry's
 // version is the position of its last change, and never comes twice.

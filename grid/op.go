@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"slices"
+	"sync"
+	"time"
 
 	"github.com/rowcall/rowcall/listeners"
 )
@@ -18,16 +20,36 @@ const (
 	opDelete
 )
 
-// An op is a write of one key: one transaction of its own.
+// An op is a write of one key: one transaction of its own. Ops come from a pool
+// and have one owner at a time: the writer, or the leader that commits for it.
 type op[K comparable, V any] struct {
+	lookup  // of the key
 	kind    opKind
-	id      []byte
 	next    *entry[K, V]       // what to store; nil for a delete
 	version listeners.Position // for opReplace
 
 	change *oneEvent          // the outcome; nil if there is none
 	pos    listeners.Position // of the change
 	err    error              // why nothing was done
+	done   chan struct{}      // receives one value when a leader is through
+}
+
+type ops[K comparable, V any] struct{ pool sync.Pool }
+
+func (p *ops[K, V]) get() *op[K, V] {
+	if o, ok := p.pool.Get().(*op[K, V]); ok {
+		return o
+	}
+	o := &op[K, V]{done: make(chan struct{}, 1)}
+	o.args[0] = &o.lookup
+	return o
+}
+
+func (p *ops[K, V]) put(o *op[K, V]) {
+	if cap(o.id) <= maxPooledID {
+		*o = op[K, V]{lookup: o.lookup, done: o.done}
+		p.pool.Put(o)
+	}
 }
 
 // decide says whether the op applies to what is there, nil for nothing.
@@ -61,17 +83,18 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}
-	l := r.lookups.get()
-	defer r.lookups.put(l)
-	l.id = encodeKey(r.codec, l.id[:0], k)
-	o := op[K, V]{kind: kind, id: l.id, version: version}
+	o := r.ops.get()
+	defer r.ops.put(o)
+	o.kind, o.version = kind, version
+	o.id = encodeKey(r.codec, o.id[:0], k)
 	if v != nil {
-		o.next = r.newEntry(r.shape, l.id, *k, *v)
-		o.id = o.next.id
+		o.next = r.newEntry(r.shape, o.id, *k, *v)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.commitLocked([]*op[K, V]{&o}, l)
+	if r.queue.add(o) {
+		r.lead()
+	} else {
+		<-o.done
+	}
 	return o.pos, o.err
 }
 
@@ -80,20 +103,19 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 //
 // What is there is read from the state before and from the ops before, and not
 // from the modified memdb transaction, which would copy the paths again.
-func (r *Region[K, V]) commitLocked(ops []*op[K, V], probe *lookup) {
+func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 	if r.closed {
 		fail(ops, ErrClosed)
 		return
 	}
 	now := r.view.Load()
-	length, pos := now.length, now.position
+	length, pos, at := now.length, now.position, time.Now()
 	txn := r.db.Txn(true)
 	defer txn.Abort() // does nothing after Commit
 	for i, o := range ops {
 		before, settled := earlier(ops[:i], o.id)
 		if !settled {
-			probe.id = append(probe.id[:0], o.id...)
-			before = now.find(probe)
+			before = now.find(&o.lookup)
 		}
 		apply, err := o.decide(before)
 		if !apply {
@@ -115,7 +137,7 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V], probe *lookup) {
 			fail(ops, err)
 			return
 		}
-		o.pos, o.change = pos, r.newChange(before, o.next, pos)
+		o.pos, o.change = pos, r.newChange(before, o.next, pos, at)
 	}
 	if pos == now.position {
 		return

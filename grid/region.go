@@ -46,6 +46,8 @@ type Region[K comparable, V any] struct {
 
 	view    atomic.Pointer[view[K, V]]
 	lookups lookups
+	ops     ops[K, V]
+	queue   queue[K, V] // of single writes
 
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.

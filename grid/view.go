@@ -44,6 +44,10 @@ func (indexer[K, V]) FromArgs(args ...any) ([]byte, error) {
 	return args[0].(*lookup).id, nil //nolint:errcheck // find passes nothing else
 }
 
+// maxPooledID is how long an id may be to stay in a pool; a rare giant should
+// not.
+const maxPooledID = 4096
+
 // A lookup holds the argument list of one look-up, so that one from a pool
 // makes it without an allocation of its own.
 type lookup struct {
@@ -67,7 +71,7 @@ func (p *lookups) get() *lookup {
 }
 
 func (p *lookups) put(l *lookup) {
-	if cap(l.id) <= 4096 { // a rare giant key should not stay
+	if cap(l.id) <= maxPooledID {
 		p.pool.Put(l)
 	}
 }

@@ -84,16 +84,16 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}
-	l := r.lookups.get()
-	defer r.lookups.put(l)
-	l.id = encodeKey(r.codec, l.id[:0], &k)
+	o := r.ops.get()
+	defer r.ops.put(o)
+	o.id = encodeKey(r.codec, o.id[:0], &k)
 
 	r.mu.Lock()
 	defer r.mu.Unlock() // also when fn panics
 	if r.closed {
 		return listeners.Position{}, ErrClosed
 	}
-	before := r.view.Load().find(l)
+	before := r.view.Load().find(&o.lookup)
 	if before == nil {
 		return listeners.Position{}, ErrNotFound
 	}
@@ -101,9 +101,8 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	o := op[K, V]{kind: opPut, next: r.newEntry(r.shape, before.id, k, v)}
-	o.id = o.next.id
-	r.commitLocked([]*op[K, V]{&o}, l)
+	o.kind, o.next = opPut, r.newEntry(r.shape, o.id, k, v)
+	r.commitLocked([]*op[K, V]{o})
 	return o.pos, o.err
 }
 
@@ -171,7 +170,7 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 		return listeners.Position{}, err
 	}
 	r.db = empty
-	one := r.newChange(nil, nil, following(now.position))
+	one := r.newChange(nil, nil, following(now.position), time.Now())
 	one.event[0].Op, one.event[0].Cause = listeners.Truncate, listeners.CauseClear
 	r.show(0, one.batch.Position)
 	r.feed.Append(&one.batch)
@@ -219,14 +218,14 @@ type oneEvent struct {
 }
 
 // newChange returns the batch of one change; nil stands for an absent entry.
-func (r *Region[K, V]) newChange(before, after *entry[K, V], at listeners.Position) *oneEvent {
+func (r *Region[K, V]) newChange(before, after *entry[K, V], pos listeners.Position, at time.Time) *oneEvent {
 	one := &oneEvent{
 		batch: listeners.Batch{
-			Kind: listeners.Changes, Source: r.grid.name, Position: at, First: true, Last: true,
-			Tx: listeners.Tx{ID: at.Commit, Time: time.Now()}, Size: batchBytes,
+			Kind: listeners.Changes, Source: r.grid.name, Position: pos, First: true, Last: true,
+			Tx: listeners.Tx{ID: pos.Commit, Time: at}, Size: batchBytes,
 		},
 	}
-	one.batch.Size += r.describe(&one.event[0], before, after, at)
+	one.batch.Size += r.describe(&one.event[0], before, after, pos)
 	one.batch.Events = one.event[:]
 	return one
 }
