@@ -34,6 +34,10 @@
 // after another. The function reads its own writes, and is called again if
 // something that it read was changed before it could commit.
 //
+// Indexes: an [Index] shows a write when the region does, and a unique one is
+// never violated, by single writes and transactions together. Two keys may swap
+// their values within a transaction.
+//
 // Joining: a subscription with [listeners.SubscribeOptions].Current hears a
 // consistent snapshot, then Live, then every later change once.
 //
@@ -63,6 +67,10 @@
 //
 // Values are not copied. A value must not be changed after Put, nor what it
 // points to, by anybody: readers, listeners and older snapshots share it.
+//
+// Reads through an index see the present state: a [Snapshot] and a [TxRegion]
+// have none of their own. A transaction does not notice what it has read
+// through one, or from a region directly.
 //
 // There is no order between two regions: who hears or reads both may see a
 // transaction in one and not yet in the other. Only what a transaction reads of

@@ -105,3 +105,35 @@ func ExampleGrid_Do() {
 	// Output:
 	// 1 1
 }
+
+func ExampleNewIndex() {
+	ctx := context.Background()
+	g := grid.New("tickets", nil)
+	seats, err := grid.Open[string, Seat](g, "seats", nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	type fare struct {
+		Class string
+		Price int
+	}
+	free, err := grid.NewIndex(seats, "free", func(_ string, s Seat) (fare, bool) {
+		return fare{s.Class, s.Price}, !s.Sold
+	}, nil)
+	if err != nil {
+		log.Fatal(err)
+	}
+	for number, seat := range map[string]Seat{
+		"1A": {"first", 90, false}, "1B": {"first", 70, false}, "1C": {"first", 60, true}, "2A": {"second", 40, false},
+	} {
+		if _, err := seats.Put(ctx, number, seat); err != nil {
+			log.Fatal(err)
+		}
+	}
+	for number, seat := range free.Range(fare{"first", 0}, fare{"first", 100}) {
+		fmt.Println(number, seat.Price)
+	}
+	// Output:
+	// 1B 70
+	// 1A 90
+}

@@ -88,6 +88,10 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
+		byValue, err := grid.NewIndex(r, "value", func(_ modelKey, v int) (int, bool) { return v, v%4 != 0 }, nil)
+		if err != nil {
+			rt.Fatal(err)
+		}
 		var heard []string
 		tell := func(_ context.Context, c listeners.Change[int]) error {
 			var k modelKey
@@ -286,6 +290,15 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 				}
 				if diff := gocmp.Diff(want.sorted(), keys); diff != "" || r.Len() != len(keys) {
 					t.Fatalf("Len() = %d; keys of All() (-want +got):\n%s", r.Len(), diff)
+				}
+				indexed := slices.DeleteFunc(want.sorted(), func(k modelKey) bool { return want.m[k]%4 == 0 })
+				slices.SortStableFunc(indexed, func(a, b modelKey) int { return cmp.Compare(want.m[a], want.m[b]) })
+				var found []modelKey
+				for k := range byValue.From(0) {
+					found = append(found, k)
+				}
+				if !slices.Equal(indexed, found) {
+					t.Fatalf("From(0) of the index = %v, want %v", found, indexed)
 				}
 				if n := r.Position().Commit; n != want.commits {
 					t.Fatalf("Position().Commit = %d after %d transactions", n, want.commits)

@@ -3,6 +3,7 @@ package grid
 import (
 	"bytes"
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -90,12 +91,19 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 	if v != nil {
 		o.next = r.newEntry(r.shape, o.id, *k, *v)
 	}
-	if r.queue.add(o) {
-		r.lead()
-	} else {
-		<-o.done
+	for {
+		if r.queue.add(o) {
+			r.lead()
+		} else {
+			<-o.done
+		}
+		if !errors.Is(o.err, errNotIndexed) {
+			return o.pos, o.err
+		}
+		// Not by the leader: the index's function is the user's.
+		o.err = nil
+		o.next.index(r.indexDefs())
 	}
-	return o.pos, o.err
 }
 
 // commitLocked commits ops in one memdb transaction, each as a transaction of
@@ -118,6 +126,10 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 			before = now.find(&o.lookup)
 		}
 		apply, err := o.decide(before)
+		if apply && o.next != nil {
+			err = r.admitLocked(now, o.next)
+			apply = err == nil
+		}
 		if !apply {
 			o.err = err
 			continue
@@ -149,6 +161,32 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 			r.feed.Append(&o.change.batch)
 		}
 	}
+}
+
+// errNotIndexed is why an entry has to be written again: there is a new index.
+var errNotIndexed = errors.New("the region has a new index")
+
+// admitLocked reports why an entry cannot be stored. If an index is unique, the
+// entry must be the first change after now.
+func (r *Region[K, V]) admitLocked(now *view[K, V], e *entry[K, V]) error {
+	defs := r.indexDefs()
+	if len(e.places) != len(defs) {
+		return errNotIndexed
+	}
+	for slot, d := range defs {
+		if !d.unique || e.places[slot] == nil {
+			continue
+		}
+		if holder := now.holder(slot, e.indexValue(slot)); holder != nil && !bytes.Equal(holder.id, e.id) {
+			return &UniqueError{Index: d.name, Key: e.key, Holder: holder.key}
+		}
+	}
+	return nil
+}
+
+// unique reports whether the region has a unique index.
+func (r *Region[K, V]) unique() bool {
+	return slices.ContainsFunc(r.indexDefs(), func(d indexDef[K, V]) bool { return d.unique })
 }
 
 // earlier returns what the last of these ops that changed the key left there.

@@ -65,7 +65,11 @@ func (r *Region[K, V]) lead() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	taken := r.queue.take()
-	for group := range slices.Chunk(taken, maxGroup) {
+	size := maxGroup
+	if r.unique() {
+		size = 1 // so that a look into the state before finds every value
+	}
+	for group := range slices.Chunk(taken, size) {
 		r.commitLocked(group)
 	}
 	for _, o := range taken[1:] {

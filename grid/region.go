@@ -48,6 +48,7 @@ type Region[K comparable, V any] struct {
 	lookups lookups
 	ops     ops[K, V]
 	queue   queue[K, V] // of single writes
+	indexes atomic.Pointer[[]indexDef[K, V]]
 
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.
@@ -101,7 +102,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
-	if r.db, err = newDB[K, V](); err != nil {
+	if r.db, err = newDB[K, V](nil); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
 	return r, nil

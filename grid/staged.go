@@ -75,6 +75,9 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 	if len(net) == 0 {
 		return nil
 	}
+	if err := s.admitLocked(now, net); err != nil {
+		return err
+	}
 	s.txn = s.r.db.Txn(true)
 	if err := s.apply(net); err != nil {
 		s.abortLocked()
@@ -94,6 +97,42 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 	s.batch = &listeners.Batch{
 		Kind: listeners.Changes, Source: s.r.grid.name, Tx: listeners.Tx{ID: pos.Commit, Time: at},
 		Events: events, Position: pos, First: true, Last: true, Size: size,
+	}
+	return nil
+}
+
+// admitLocked reports whether two keys would have one value in a unique index.
+// It counts who has a value after the transaction, so two keys may swap theirs.
+func (s *staged[K, V]) admitLocked(now *view[K, V], net []netChange[K, V]) error {
+	defs := s.r.indexDefs()
+	for _, c := range net {
+		if c.after != nil {
+			c.after.index(defs) // for one that was added meanwhile
+		}
+	}
+	for slot, d := range defs {
+		if !d.unique {
+			continue
+		}
+		holders := make(map[string]K)
+		for _, c := range net {
+			if c.after == nil || c.after.places[slot] == nil {
+				continue
+			}
+			value := c.after.indexValue(slot)
+			holder, taken := holders[string(value)]
+			if !taken {
+				e := now.holder(slot, value)
+				if e != nil {
+					_, rewritten := s.writes[string(e.id)]
+					holder, taken = e.key, !rewritten
+				}
+			}
+			if taken {
+				return &UniqueError{Index: d.name, Key: c.after.key, Holder: holder}
+			}
+			holders[string(value)] = c.after.key
+		}
 	}
 	return nil
 }

@@ -19,11 +19,16 @@ const (
 // It is a snapshot of an empty one: memdb takes what is not its first instance
 // for a copy that nobody watches, and so spares each write the bookkeeping of
 // watch channels. Regions have feeds instead.
-func newDB[K comparable, V any]() (*memdb.MemDB, error) {
+func newDB[K comparable, V any](defs []indexDef[K, V]) (*memdb.MemDB, error) {
+	indexes := map[string]*memdb.IndexSchema{
+		idIndex: {Name: idIndex, Unique: true, Indexer: indexer[K, V]{}},
+	}
+	for slot := range defs {
+		name := slotName(slot)
+		indexes[name] = &memdb.IndexSchema{Name: name, Unique: true, AllowMissing: true, Indexer: slotIndexer[K, V]{slot: slot}}
+	}
 	db, err := memdb.NewMemDB(&memdb.DBSchema{Tables: map[string]*memdb.TableSchema{
-		table: {Name: table, Indexes: map[string]*memdb.IndexSchema{
-			idIndex: {Name: idIndex, Unique: true, Indexer: indexer[K, V]{}},
-		}},
+		table: {Name: table, Indexes: indexes},
 	}})
 	if err != nil {
 		return nil, fmt.Errorf("make the table: %w", err)
@@ -109,8 +114,11 @@ func (v *view[K, V]) all(yield func(*entry[K, V]) bool) {
 
 // from yields the entries with this id and greater ones, in the order of their
 // keys.
-func (v *view[K, V]) from(id []byte, yield func(*entry[K, V]) bool) {
-	it, err := v.txn.LowerBound(table, idIndex, newLookup(id).args[:]...)
+func (v *view[K, V]) from(id []byte, yield func(*entry[K, V]) bool) { v.seek(idIndex, id, yield) }
+
+// seek yields the entries that stand here and behind in an index.
+func (v *view[K, V]) seek(index string, at []byte, yield func(*entry[K, V]) bool) {
+	it, err := v.txn.LowerBound(table, index, newLookup(at).args[:]...)
 	if err != nil {
 		return // as in find
 	}

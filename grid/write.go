@@ -165,7 +165,7 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 	case now.length == 0:
 		return listeners.Position{}, nil
 	}
-	empty, err := newDB[K, V]()
+	empty, err := newDB(r.indexDefs())
 	if err != nil {
 		return listeners.Position{}, err
 	}
@@ -197,6 +197,7 @@ func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
 	e := &entry[K, V]{shape: s, id: make([]byte, len(id)), key: k, val: v}
 	copy(e.id, id)
 	e.size = r.sizes.of(e.id, &e.val)
+	e.index(r.indexDefs())
 	return e
 }
 
