@@ -3,6 +3,8 @@ package grid_test
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/go-memdb"
@@ -192,4 +194,39 @@ func BenchmarkAll(b *testing.B) {
 			}
 		}
 	})
+}
+
+// BenchmarkPutFrom sets writers that go together into one memdb transaction
+// beside writers that each make their own.
+func BenchmarkPutFrom(b *testing.B) {
+	keys := benchKeys()
+	run := func(b *testing.B, writers int, put func(i int)) {
+		b.Helper()
+		b.ReportAllocs()
+		var next atomic.Int64
+		var wg sync.WaitGroup
+		b.ResetTimer()
+		for range writers {
+			wg.Go(func() {
+				for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+					put(int(i))
+				}
+			})
+		}
+		wg.Wait()
+	}
+	for _, writers := range []int{1, 4, 16, 64} {
+		b.Run(fmt.Sprintf("memdb/writers=%d", writers), func(b *testing.B) {
+			db := newBare(b, keys)
+			run(b, writers, func(i int) { putBare(b, db, keys[i%benchEntries], i) })
+		})
+		b.Run(fmt.Sprintf("region/writers=%d", writers), func(b *testing.B) {
+			r := newSeats(b, keys)
+			run(b, writers, func(i int) {
+				if _, err := r.Put(b.Context(), keys[i%benchEntries], benchValue{"first", i}); err != nil {
+					b.Error(err)
+				}
+			})
+		})
+	}
 }

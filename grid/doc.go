@@ -11,20 +11,40 @@
 // committed. Every subscription hears that sequence; a key's events never swap.
 //
 // Visibility: a change is in the region before any listener hears of it, and
-// before Put or Delete returns. What [Region.Get] and [Region.All] return is
+// before the call that wrote it returns. What [Region.Get] and [Region.All] return is
 // always the state between two transactions, never half of one. Reads take no
 // lock and never wait for a writer.
 //
-// Completeness: each Put and each Delete of an existing key is exactly one
-// event, in a batch of its own, also when the new value equals the old one.
-// An event carries the whole old and the whole new value.
+// Completeness: each write of one key (Put, Insert, Update, CompareAndPut, a
+// Delete of an existing key) is exactly one event, in a batch of its own, also
+// when the new value equals the old one. [Region.PutAll] is one batch with one
+// event for each key, and [Region.Clear] one event for all. An event carries
+// the whole old and the whole new value; that of Clear carries none.
+//
+// Single writes that meet are committed together, which is faster, and remain
+// transactions of their own: each with its position, its batch, its condition.
+//
+// Conditions: Insert, Update and CompareAndPut decide and write with nobody in
+// between. If they fail, nothing was stored and no event exists. An entry's
+// version is the position of its last change, and never comes twice.
+//
+// Transactions: what the function given to [Grid.Do] writes is committed in all
+// regions of the grid or in none, as one batch for each region with the net
+// effect on each key. Transactions and single writes are as if they had run one
+// after another. The function reads its own writes, and is called again if
+// something that it read was changed before it could commit.
+//
+// Indexes: an [Index] shows a write when the region does, and a unique one is
+// never violated, by single writes and transactions together. Two keys may swap
+// their values within a transaction.
 //
 // Joining: a subscription with [listeners.SubscribeOptions].Current hears a
 // consistent snapshot, then Live, then every later change once.
 //
 // Bounded memory: a region holds back at most
-// [RegionOptions].FeedBytes for its slowest listener. Then Put and Delete wait,
-// until the listener moves on or their context ends. Nothing is dropped.
+// [RegionOptions].FeedBytes for its slowest listener, and one more batch of
+// each writer. Then writes wait, until the listener moves on or their context
+// ends. Nothing is dropped.
 // The bound counts sizes that are estimated, see [RegionOptions].ValueBytes.
 //
 // A listener may write into any region, also into the one it hears, if it
@@ -48,6 +68,11 @@
 // Values are not copied. A value must not be changed after Put, nor what it
 // points to, by anybody: readers, listeners and older snapshots share it.
 //
-// There is no order between two regions, and no transaction over two keys of
-// an open region.
+// Reads through an index see the present state: a [Snapshot] and a [TxRegion]
+// have none of their own. A transaction does not notice what it has read
+// through one, or from a region directly.
+//
+// There is no order between two regions: who hears or reads both may see a
+// transaction in one and not yet in the other. Only what a transaction reads of
+// both belongs together.
 package grid

@@ -150,15 +150,21 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 	}
 	length := d.base.length
 	if d.cleared {
-		empty, err := newDB[K, V]()
+		empty, err := newDB(r.indexDefs())
 		if err != nil {
 			return err
 		}
 		r.db, length = empty, 0
 	}
+	changes := d.sorted()
+	for _, c := range changes {
+		if c.entry != nil {
+			c.entry.index(r.indexDefs()) // for one that was added meanwhile
+		}
+	}
 	txn := r.db.Txn(true)
 	defer txn.Abort() // does nothing after Commit
-	for _, c := range d.sorted() {
+	for _, c := range changes {
 		held := d.inBase(c.id)
 		switch {
 		case c.entry != nil:

@@ -10,12 +10,14 @@ import (
 // An entry is one version of a key's value. It is immutable and shared by the
 // map, by its older snapshots and by the events: it is their row.
 type entry[K comparable, V any] struct {
-	key   K
-	val   V
-	id    []byte // the encoded key; its capacity is its length, as memdb appends to it
-	shape *shape
-	pos   listeners.Position
-	size  int // estimated
+	key K
+	val V
+	id  []byte // the encoded key; its capacity is its length, as memdb appends to it
+	// places in the region's indexes, nil where it is in none; as id
+	places [][]byte
+	shape  *shape
+	pos    listeners.Position
+	size   int // estimated
 }
 
 var (

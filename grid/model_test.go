@@ -3,6 +3,7 @@ package grid_test
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -25,6 +26,7 @@ type modelKey struct {
 type model struct {
 	m       map[modelKey]int
 	history []string
+	commits uint64 // transactions
 }
 
 func (m *model) put(k modelKey, v int) {
@@ -46,9 +48,36 @@ func (m *model) delete(k modelKey) bool {
 }
 
 func (m *model) sorted() []modelKey {
-	return slices.SortedFunc(maps.Keys(m.m), func(a, b modelKey) int {
-		return cmp.Or(cmp.Compare(a.Train, b.Train), cmp.Compare(a.Seat, b.Seat))
-	})
+	return slices.SortedFunc(maps.Keys(m.m), compareKeys)
+}
+
+func compareKeys(a, b modelKey) int {
+	return cmp.Or(cmp.Compare(a.Train, b.Train), cmp.Compare(a.Seat, b.Seat))
+}
+
+// apply makes the net effect of writes (0 deletes) one transaction, in the
+// order of the keys' last writes.
+func (m *model) apply(writes []modelWrite) (changed bool) {
+	for i, w := range writes {
+		if slices.ContainsFunc(writes[i+1:], func(later modelWrite) bool { return later.k == w.k }) {
+			continue
+		}
+		if w.v != 0 {
+			m.put(w.k, w.v)
+			changed = true
+		} else {
+			changed = m.delete(w.k) || changed
+		}
+	}
+	if changed {
+		m.commits++
+	}
+	return changed
+}
+
+type modelWrite struct {
+	k modelKey
+	v int // 0 to delete
 }
 
 func TestRegionBehavesAsAMapAndAList(t *testing.T) {
@@ -56,6 +85,10 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 		ctx := deadline(t)
 		g := grid.New("g", nil)
 		r, err := grid.Open[modelKey, int](g, "r", nil)
+		if err != nil {
+			rt.Fatal(err)
+		}
+		byValue, err := grid.NewIndex(r, "value", func(_ modelKey, v int) (int, bool) { return v, v%4 != 0 }, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -72,7 +105,8 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 			heard = append(heard, fmt.Sprintf("%s %v %d %d", c.Op, k, c.Before, c.After))
 			return nil
 		}
-		sub, err := r.Subscribe("s", listeners.Handlers[int]{OnCreate: tell, OnUpdate: tell, OnDelete: tell}, nil)
+		cleared := func(context.Context, string) error { heard = append(heard, "clear"); return nil }
+		sub, err := r.Subscribe("s", listeners.Handlers[int]{OnCreate: tell, OnUpdate: tell, OnDelete: tell, OnTruncate: cleared}, nil)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -86,12 +120,144 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 				if pos, err := r.Put(ctx, k, v); err != nil || pos != r.Position() {
 					t.Fatalf("Put(%v, %d) = %s, %v; want %s, nil", k, v, pos, err, r.Position())
 				}
-				want.put(k, v)
+				want.apply([]modelWrite{{k, v}})
+			},
+			"insert": func(t *rapid.T) {
+				k := key.Draw(t, "key")
+				_, there := want.m[k]
+				var exists *grid.ExistsError
+				if _, err := r.Insert(ctx, k, 1); errors.As(err, &exists) != there || (err != nil) != there {
+					t.Fatalf("Insert(%v) = %v; the key exists: %t", k, err, there)
+				}
+				if !there {
+					want.apply([]modelWrite{{k, 1}})
+				}
+			},
+			"update": func(t *rapid.T) {
+				k := key.Draw(t, "key")
+				old, there := want.m[k]
+				_, err := r.Update(ctx, k, func(v int) (int, error) { return v + 1, nil })
+				if errors.Is(err, grid.ErrNotFound) == there || (err == nil) != there {
+					t.Fatalf("Update(%v) = %v; the key exists: %t", k, err, there)
+				}
+				if there {
+					want.apply([]modelWrite{{k, old + 1}})
+				}
+			},
+			"compareAndPut": func(t *rapid.T) {
+				k, stale := key.Draw(t, "key"), rapid.Bool().Draw(t, "stale")
+				e, there := r.Entry(k)
+				if v, expected := want.m[k]; there != expected || e.Value != v {
+					t.Fatalf("Entry(%v) = %v, %t; want %d, %t", k, e, there, v, expected)
+				}
+				if stale {
+					e.Version.Commit++
+				}
+				var wrong *grid.VersionError
+				if _, err := r.CompareAndPut(ctx, k, e.Version, 5); errors.As(err, &wrong) != stale || (err != nil) != stale {
+					t.Fatalf("CompareAndPut(%v) with a stale version: %t; error %v", k, stale, err)
+				}
+				if !stale {
+					want.apply([]modelWrite{{k, 5}})
+				}
+			},
+			"putAll": func(t *rapid.T) {
+				var writes []modelWrite
+				for range rapid.IntRange(0, 6).Draw(t, "pairs") {
+					writes = append(writes, modelWrite{key.Draw(t, "key"), rapid.IntRange(1, 9).Draw(t, "value")})
+				}
+				pos, err := r.PutAll(ctx, func(yield func(modelKey, int) bool) {
+					for _, w := range writes {
+						if !yield(w.k, w.v) {
+							return
+						}
+					}
+				})
+				if changed := want.apply(writes); err != nil || pos.IsZero() == changed {
+					t.Fatalf("PutAll(%v) = %s, %v", writes, pos, err)
+				}
+			},
+			"clear": func(t *rapid.T) {
+				pos, err := r.Clear(ctx)
+				if err != nil || pos.IsZero() != (len(want.m) == 0) {
+					t.Fatalf("Clear() of %d keys = %s, %v", len(want.m), pos, err)
+				}
+				if len(want.m) > 0 {
+					clear(want.m)
+					want.history = append(want.history, "clear")
+					want.commits++
+				}
+			},
+			"transaction": func(t *rapid.T) {
+				var writes []modelWrite
+				fails := rapid.Bool().Draw(t, "fails")
+				failure := errors.New("as drawn")
+				n := rapid.IntRange(0, 6).Draw(t, "writes")
+				err := g.Do(ctx, func(tx *grid.Tx) error {
+					in := grid.In(tx, r)
+					view := maps.Clone(want.m) // as the transaction must see it
+					for range n {
+						w := modelWrite{key.Draw(t, "key"), rapid.IntRange(0, 3).Draw(t, "value, 0 to delete")}
+						_, there := view[w.k]
+						if there || w.v != 0 {
+							writes = append(writes, w) // to delete what is absent is no write
+						}
+						var err error
+						if w.v != 0 {
+							err = in.Put(w.k, w.v)
+							view[w.k] = w.v
+						} else {
+							var existed bool
+							if existed, err = in.Delete(w.k); existed != there {
+								t.Fatalf("Delete(%v) in a transaction = %t, want %t", w.k, existed, there)
+							}
+							delete(view, w.k)
+						}
+						if err != nil {
+							return err
+						}
+						if v, ok := in.Get(w.k); v != view[w.k] || ok != (w.v != 0) {
+							t.Fatalf("Get(%v) in a transaction = %d, %t; want %d", w.k, v, ok, view[w.k])
+						}
+						if got := maps.Collect(in.All()); !maps.Equal(got, view) {
+							t.Fatalf("All() in a transaction = %v, want %v", got, view)
+						}
+					}
+					if fails {
+						return failure
+					}
+					return nil
+				})
+				if fails {
+					if !errors.Is(err, failure) {
+						t.Fatalf("Do() = %v, want the function's error", err)
+					}
+					return
+				}
+				want.apply(writes)
+				if err != nil {
+					t.Fatalf("Do() = %v, want nil", err)
+				}
+			},
+			"range": func(t *rapid.T) {
+				from, to := key.Draw(t, "from"), key.Draw(t, "to")
+				var got, expected []modelKey
+				for k := range r.Range(from, to) {
+					got = append(got, k)
+				}
+				for _, k := range want.sorted() {
+					if compareKeys(from, k) <= 0 && compareKeys(k, to) < 0 {
+						expected = append(expected, k)
+					}
+				}
+				if diff := gocmp.Diff(expected, got); diff != "" {
+					t.Fatalf("Range(%v, %v) (-want +got):\n%s", from, to, diff)
+				}
 			},
 			"delete": func(t *rapid.T) {
 				k := key.Draw(t, "key")
 				_, existed, err := r.Delete(ctx, k)
-				if expected := want.delete(k); existed != expected || err != nil {
+				if expected := want.apply([]modelWrite{{k, 0}}); existed != expected || err != nil {
 					t.Fatalf("Delete(%v) = %t, %v; want %t, nil", k, existed, err, expected)
 				}
 			},
@@ -125,8 +291,17 @@ func TestRegionBehavesAsAMapAndAList(t *testing.T) {
 				if diff := gocmp.Diff(want.sorted(), keys); diff != "" || r.Len() != len(keys) {
 					t.Fatalf("Len() = %d; keys of All() (-want +got):\n%s", r.Len(), diff)
 				}
-				if n := r.Position().Commit; n != uint64(len(want.history)) {
-					t.Fatalf("Position().Commit = %d after %d changes", n, len(want.history))
+				indexed := slices.DeleteFunc(want.sorted(), func(k modelKey) bool { return want.m[k]%4 == 0 })
+				slices.SortStableFunc(indexed, func(a, b modelKey) int { return cmp.Compare(want.m[a], want.m[b]) })
+				var found []modelKey
+				for k := range byValue.From(0) {
+					found = append(found, k)
+				}
+				if !slices.Equal(indexed, found) {
+					t.Fatalf("From(0) of the index = %v, want %v", found, indexed)
+				}
+				if n := r.Position().Commit; n != want.commits {
+					t.Fatalf("Position().Commit = %d after %d transactions", n, want.commits)
 				}
 			},
 		})

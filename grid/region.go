@@ -22,8 +22,8 @@ type RegionOptions[V any] struct {
 	// 300 bytes. Default [listeners.DefaultFeedBytes].
 	FeedBytes int64
 	// ValueBytes returns how much memory a value holds outside of its own
-	// struct. It is called once for each write, under no lock. Default: the
-	// lengths of its strings and byte slices, if it is or has any; other
+	// struct. It is called once for each value written, by [Region.Update]
+	// while other writers wait, else under no lock. Default: the lengths of its strings and byte slices, if it is or has any; other
 	// slices, maps, pointers and nested structs count nothing.
 	ValueBytes func(V) int
 }
@@ -38,6 +38,7 @@ type RegionOptions[V any] struct {
 type Region[K comparable, V any] struct {
 	grid  *Grid
 	name  string
+	order uint64 // of creation; transactions lock regions in this order
 	log   *slog.Logger
 	codec *codec
 	feed  *listeners.Feed
@@ -45,6 +46,9 @@ type Region[K comparable, V any] struct {
 
 	view    atomic.Pointer[view[K, V]]
 	lookups lookups
+	ops     ops[K, V]
+	queue   queue[K, V] // of single writes
+	indexes atomic.Pointer[[]indexDef[K, V]]
 
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.
@@ -89,7 +93,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 		opts = new(RegionOptions[V])
 	}
 	r := &Region[K, V]{
-		grid: g, name: name, log: g.log.With("grid", g.name, "region", name),
+		grid: g, name: name, order: g.epoch(), log: g.log.With("grid", g.name, "region", name),
 		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes}),
 		sizes: newSizes[K](opts.ValueBytes),
 		ready: make(chan struct{}), done: make(chan struct{}),
@@ -98,7 +102,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
-	if r.db, err = newDB[K, V](); err != nil {
+	if r.db, err = newDB[K, V](nil); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
 	return r, nil
@@ -120,6 +124,14 @@ func (r *Region[K, V]) Get(k K) (V, bool) {
 	return e.val, true
 }
 
+// Peek returns the value of a key as [Region.Get] does, and does nothing else:
+// whatever reading may come to set off, such as loading or counting, Peek will
+// not.
+func (r *Region[K, V]) Peek(k K) (V, bool) { return r.Snapshot().Get(k) }
+
+// Entry returns the value of a key with its version. It takes no lock.
+func (r *Region[K, V]) Entry(k K) (Entry[K, V], bool) { return r.Snapshot().Entry(k) }
+
 // Len returns the number of keys, in constant time.
 func (r *Region[K, V]) Len() int { return r.view.Load().length }
 
@@ -131,6 +143,18 @@ func (r *Region[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
 		r.view.Load().all(func(e *entry[K, V]) bool { return yield(e.key, e.val) })
 	}
+}
+
+// From yields the keys from this one on, in the order and with the snapshot of
+// [Region.All].
+func (r *Region[K, V]) From(from K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { r.Snapshot().From(from)(yield) }
+}
+
+// Range yields the keys from the first one up to, but without, the second, in
+// the order and with the snapshot of [Region.All].
+func (r *Region[K, V]) Range(from, to K) iter.Seq2[K, V] {
+	return func(yield func(K, V) bool) { r.Snapshot().Range(from, to)(yield) }
 }
 
 // Position returns the position of the last change in the region: all changes

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"time"
 
 	"github.com/rowcall/rowcall/listeners"
@@ -17,93 +18,163 @@ import (
 // first: then nothing was stored. A listener passes its own context on.
 // The other errors are [ErrClosed] and [ErrMirror].
 func (r *Region[K, V]) Put(ctx context.Context, k K, v V) (listeners.Position, error) {
-	pos, err := r.put(ctx, k, v)
+	pos, err := r.write(ctx, opPut, &k, &v, listeners.Position{})
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: put into region %q: %w", r.name, err)
 	}
 	return pos, nil
 }
 
-func (r *Region[K, V]) put(ctx context.Context, k K, v V) (listeners.Position, error) {
-	if err := r.reserve(ctx); err != nil {
-		return listeners.Position{}, err
+// Insert stores the value of a new key. If the key exists, nothing is stored
+// and the error is an [*ExistsError]. It waits and fails as [Region.Put] does.
+func (r *Region[K, V]) Insert(ctx context.Context, k K, v V) (listeners.Position, error) {
+	pos, err := r.write(ctx, opInsert, &k, &v, listeners.Position{})
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: insert into region %q: %w", r.name, err)
 	}
-	l := r.lookups.get()
-	defer r.lookups.put(l)
-	l.id = encodeKey(r.codec, l.id[:0], &k)
-	e := r.newEntry(r.shape, l.id, k, v)
+	return pos, nil
+}
 
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return listeners.Position{}, ErrClosed
+// CompareAndPut stores a value if the key still has the version that the caller
+// has read with [Region.Entry]; the zero version stands for an absent key. If
+// not, nothing is stored and the error is a [*VersionError]. The returned
+// position is the new version. It waits and fails as [Region.Put] does.
+func (r *Region[K, V]) CompareAndPut(ctx context.Context, k K, version listeners.Position, v V) (listeners.Position, error) {
+	pos, err := r.write(ctx, opReplace, &k, &v, version)
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: compare and put into region %q: %w", r.name, err)
 	}
-	now := r.view.Load()
-	before := now.find(l)
-	e.pos = following(now.position)
-	txn := r.db.Txn(true)
-	if err := txn.Insert(table, e); err != nil {
-		txn.Abort()
-		return listeners.Position{}, err
-	}
-	txn.Commit()
-	one := r.newChange(listeners.Create, e.pos)
-	one.event[0].After = listeners.NewRecord(e)
-	one.batch.Size += e.size
-	length := now.length + 1
-	if before != nil {
-		one.event[0].Op = listeners.Update
-		one.event[0].Before = listeners.NewRecord(before)
-		one.batch.Size += before.size
-		length = now.length
-	}
-	r.show(length, e.pos)
-	r.feed.Append(&one.batch)
-	return e.pos, nil
+	return pos, nil
 }
 
 // Delete removes a key and returns the position of the event. An absent key
 // makes no event: then the position is zero and existed false. It waits and
 // fails as [Region.Put] does.
 func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position, existed bool, err error) {
-	pos, existed, err = r.delete(ctx, k)
+	pos, err = r.write(ctx, opDelete, &k, nil, listeners.Position{})
 	if err != nil {
 		return listeners.Position{}, false, fmt.Errorf("grid: delete from region %q: %w", r.name, err)
 	}
-	return pos, existed, nil
+	return pos, !pos.IsZero(), nil
 }
 
-func (r *Region[K, V]) delete(ctx context.Context, k K) (pos listeners.Position, existed bool, err error) {
-	if err := r.reserve(ctx); err != nil {
-		return listeners.Position{}, false, err
+// Update stores what fn makes of the present value and returns the position of
+// the event. Nobody writes in between. If the key is absent, the error is
+// [ErrNotFound] and fn is not called; if fn returns an error or panics, nothing
+// is stored and the error or the panic goes on to the caller.
+//
+// fn is called at most once, while all other writers of the region wait: it
+// should be short, may read this and other regions, and must not write, nor
+// subscribe to or close this one, which would wait for ever. It returns a new
+// value and leaves the old one, and what that points to, as it is. Work that
+// takes longer is for [Region.CompareAndPut] or [Grid.Do]. Update waits and
+// fails as [Region.Put] does.
+func (r *Region[K, V]) Update(ctx context.Context, k K, fn func(V) (V, error)) (listeners.Position, error) {
+	pos, err := r.update(ctx, k, fn)
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: update in region %q: %w", r.name, err)
 	}
-	l := r.lookups.get()
-	defer r.lookups.put(l)
-	l.id = encodeKey(r.codec, l.id[:0], &k)
+	return pos, nil
+}
+
+func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (listeners.Position, error) {
+	if fn == nil {
+		return listeners.Position{}, errors.New("the function is nil")
+	}
+	if err := r.reserve(ctx); err != nil {
+		return listeners.Position{}, err
+	}
+	o := r.ops.get()
+	defer r.ops.put(o)
+	o.id = encodeKey(r.codec, o.id[:0], &k)
 
 	r.mu.Lock()
-	defer r.mu.Unlock()
+	defer r.mu.Unlock() // also when fn panics
 	if r.closed {
-		return listeners.Position{}, false, ErrClosed
+		return listeners.Position{}, ErrClosed
 	}
-	now := r.view.Load()
-	before := now.find(l)
+	before := r.view.Load().find(&o.lookup)
 	if before == nil {
-		return listeners.Position{}, false, nil
+		return listeners.Position{}, ErrNotFound
 	}
-	txn := r.db.Txn(true)
-	if err := txn.Delete(table, before); err != nil {
-		txn.Abort()
-		return listeners.Position{}, false, err
+	v, err := fn(before.val)
+	if err != nil {
+		return listeners.Position{}, err
 	}
-	txn.Commit()
-	pos = following(now.position)
-	one := r.newChange(listeners.Delete, pos)
-	one.event[0].Before = listeners.NewRecord(before)
-	one.batch.Size += before.size
-	r.show(now.length-1, pos)
+	o.kind, o.next = opPut, r.newEntry(r.shape, o.id, k, v)
+	r.commitLocked([]*op[K, V]{o})
+	return o.pos, o.err
+}
+
+// PutAll stores all pairs in one transaction and returns its position: one
+// batch with a create or update for each key, in the order of the pairs. Of
+// pairs with the same key the last counts. Without pairs there is no event, and
+// the position is zero.
+//
+// The pairs are read before anything is locked; all of them, and their events,
+// are in memory at once. PutAll waits and fails as [Region.Put] does.
+func (r *Region[K, V]) PutAll(ctx context.Context, pairs iter.Seq2[K, V]) (listeners.Position, error) {
+	pos, err := r.putAll(ctx, pairs)
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: put all into region %q: %w", r.name, err)
+	}
+	return pos, nil
+}
+
+func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (listeners.Position, error) {
+	if r.source != nil {
+		return listeners.Position{}, ErrMirror
+	}
+	s := staged[K, V]{r: r}
+	for k, v := range pairs {
+		s.put(k, v)
+	}
+	if err := r.reserve(ctx); err != nil {
+		return listeners.Position{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := s.prepareLocked(time.Now()); err != nil {
+		return listeners.Position{}, err
+	}
+	return s.commitLocked(), nil
+}
+
+// Clear removes all keys in constant time and returns the position of the one
+// event: [listeners.Truncate] with [listeners.CauseClear], without a key and
+// without values. An empty region stays as it is: then there is no event, and
+// the position is zero. Clear waits and fails as [Region.Put] does.
+func (r *Region[K, V]) Clear(ctx context.Context) (listeners.Position, error) {
+	pos, err := r.clear(ctx)
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: clear region %q: %w", r.name, err)
+	}
+	return pos, nil
+}
+
+func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
+	if err := r.reserve(ctx); err != nil {
+		return listeners.Position{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.view.Load()
+	switch {
+	case r.closed:
+		return listeners.Position{}, ErrClosed
+	case now.length == 0:
+		return listeners.Position{}, nil
+	}
+	empty, err := newDB(r.indexDefs())
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	r.db = empty
+	one := r.newChange(nil, nil, following(now.position), time.Now())
+	one.event[0].Op, one.event[0].Cause = listeners.Truncate, listeners.CauseClear
+	r.show(0, one.batch.Position)
 	r.feed.Append(&one.batch)
-	return pos, true, nil
+	return one.batch.Position, nil
 }
 
 // reserve waits for room in the feed, before any lock is taken.
@@ -126,6 +197,7 @@ func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
 	e := &entry[K, V]{shape: s, id: make([]byte, len(id)), key: k, val: v}
 	copy(e.id, id)
 	e.size = r.sizes.of(e.id, &e.val)
+	e.index(r.indexDefs())
 	return e
 }
 
@@ -146,15 +218,34 @@ type oneEvent struct {
 	event [1]listeners.Event
 }
 
-// newChange returns a batch of one event that has no records yet.
-func (r *Region[K, V]) newChange(op listeners.Op, at listeners.Position) *oneEvent {
+// newChange returns the batch of one change; nil stands for an absent entry.
+func (r *Region[K, V]) newChange(before, after *entry[K, V], pos listeners.Position, at time.Time) *oneEvent {
 	one := &oneEvent{
 		batch: listeners.Batch{
-			Kind: listeners.Changes, Source: r.grid.name, Position: at, First: true, Last: true,
-			Tx: listeners.Tx{ID: at.Commit, Time: time.Now()}, Size: batchBytes + eventBytes,
+			Kind: listeners.Changes, Source: r.grid.name, Position: pos, First: true, Last: true,
+			Tx: listeners.Tx{ID: pos.Commit, Time: at}, Size: batchBytes,
 		},
-		event: [1]listeners.Event{{Op: op, Cause: listeners.CauseWrite, Position: at, Schema: r.shape.schema}},
 	}
+	one.batch.Size += r.describe(&one.event[0], before, after, pos)
 	one.batch.Events = one.event[:]
 	return one
+}
+
+// describe fills in the event of a change and returns its size.
+func (r *Region[K, V]) describe(to *listeners.Event, before, after *entry[K, V], at listeners.Position) int {
+	to.Op, to.Cause, to.Position, to.Schema = listeners.Update, listeners.CauseWrite, at, r.shape.schema
+	size := eventBytes
+	if before != nil {
+		to.Before = listeners.NewRecord(before)
+		size += before.size
+	} else {
+		to.Op = listeners.Create
+	}
+	if after != nil {
+		to.After = listeners.NewRecord(after)
+		size += after.size
+	} else {
+		to.Op = listeners.Delete
+	}
+	return size
 }
