@@ -84,11 +84,32 @@ func ResetAddress(database string) string {
 	return DatabaseAddress(database) + "._control.reset.reset.all"
 }
 
+// LiveAddress returns the address of a database's live markers.
+func LiveAddress(database string) string {
+	return DatabaseAddress(database) + "._control.live.live.all"
+}
+
+// RegionAddress returns the tokens that every address of a region's events
+// begins with, such as "grid.trains.seats".
+func RegionAddress(grid, region string) string {
+	return "grid." + EscapeToken(grid) + "." + EscapeToken(region)
+}
+
+// RegionResetAddress returns the address of a region's resets.
+func RegionResetAddress(grid, region string) string {
+	return RegionAddress(grid, region) + ".reset.all"
+}
+
+// RegionLiveAddress returns the address of a region's live markers.
+func RegionLiveAddress(grid, region string) string {
+	return RegionAddress(grid, region) + ".live.all"
+}
+
 // CollectionAddress returns the tokens that every address of a collection's
 // events begins with, such as "cdc.shop.public.seats" or "grid.trains.seats".
 func CollectionAddress(s *listeners.Schema) string {
 	if s.Namespace == "" {
-		return "grid." + EscapeToken(s.Source) + "." + EscapeToken(s.Name)
+		return RegionAddress(s.Source, s.Name)
 	}
 	return DatabaseAddress(s.Source) + "." + EscapeToken(s.Namespace) + "." + EscapeToken(s.Name)
 }

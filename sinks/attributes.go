@@ -33,9 +33,12 @@ func Len(b *listeners.Batch) int {
 // DatabaseSource returns the source attribute of a database's events.
 func DatabaseSource(database string) string { return "postgres/" + url.PathEscape(database) }
 
+// GridSource returns the source attribute of a grid's events.
+func GridSource(grid string) string { return "grid/" + url.PathEscape(grid) }
+
 func schemaSource(s *listeners.Schema) string {
 	if s.Namespace == "" {
-		return "grid/" + url.PathEscape(s.Source)
+		return GridSource(s.Source)
 	}
 	return DatabaseSource(s.Source)
 }
@@ -60,7 +63,18 @@ func eventType(op listeners.Op) string {
 	return "rowcall." + op.String() + ".v1"
 }
 
-const resetType = "rowcall.reset.v1"
+const (
+	resetType = "rowcall.reset.v1"
+	liveType  = "rowcall.live.v1"
+)
+
+// causeOf returns the cause attribute: "" for what everybody expects.
+func causeOf(e *listeners.Event) string {
+	if e.Cause == listeners.CauseWrite || e.Op == listeners.Read && e.Cause == listeners.CauseSnapshot {
+		return ""
+	}
+	return e.Cause.String()
+}
 
 // appendEscaped appends a collection as it stands in the subject attribute:
 // with the escapes of [listeners.Key.String].

@@ -14,6 +14,9 @@
 //	grid.<grid>.<region>.<op>.<p>              an entry of a region
 //	cdc.<database>._messages.<name>.message.<p>  a message of the application
 //	cdc.<database>._control.reset.reset.all    a reset
+//	cdc.<database>._control.live.live.all      a live marker
+//	grid.<grid>.<region>.reset.all             a region's reset
+//	grid.<grid>.<region>.live.all              a region's live marker
 //
 // Op is create, update, delete, truncate, read or message. P is the partition,
 // three digits or more, or "all" for what concerns a whole table or database
@@ -37,13 +40,14 @@
 //	specversion      1.0
 //	id               <source>/<position>
 //	source           postgres/<database> or grid/<grid>, the name escaped as in a URL path
-//	type             rowcall.<op>.v1, or rowcall.reset.v1
+//	type             rowcall.<op>.v1, rowcall.reset.v1 or rowcall.live.v1
 //	subject          <collection>/<key>, or <collection> without a key
 //	partitionkey     as subject
 //	time             when the transaction committed: RFC 3339, UTC, microseconds
 //	sequence         the position, see [listeners.Position]; it sorts as text
 //	txid             the number of the transaction, decimal; absent in a snapshot
 //	txend            true on the last event of a transaction or snapshot, otherwise absent
+//	cause            why it happened (expire, evict, clear, snapshot, …); absent if somebody wrote
 //	datacontenttype  application/json
 //
 // The id is the same each time the same change is read, so a reader that
@@ -67,5 +71,14 @@
 //
 // The body of a reset is {"op":"reset"}: what readers know of the source may
 // be incomplete, and a snapshot of op read follows. With "collections", an
-// array of names such as "public.seats", it concerns only those.
+// array of names such as "public.seats", it concerns only those. The snapshot
+// ends with an event that has txend. Where it has none, as that of an empty
+// region, a live marker ends it, whose body is {"op":"live"}.
+//
+// # Reading back
+//
+// A [Decoder] turns messages into events again, whose records decode their
+// columns when they are asked for, an [Assembler] makes the transactions of
+// them that an in-process listener hears, and a [State] adds those up to the
+// rows that there are.
 package sinks

@@ -19,6 +19,7 @@ type Frame struct {
 	Sequence string
 	TxID     string
 	TxEnd    bool
+	Cause    string
 
 	// Body is the JSON body.
 	Body []byte
@@ -28,6 +29,7 @@ type Frame struct {
 // transaction, and reuses its memory: one goroutine at a time.
 type Encoder struct {
 	partitions int
+	region     string // whose resets it encodes; "" for those of a database
 
 	frame Frame
 	text  []byte
@@ -67,7 +69,15 @@ func NewEncoder(partitions int) *Encoder {
 	}
 }
 
-// Encode returns message i of a batch, 0 <= i < [Len]. The frame and its body
+// NewRegionEncoder is [NewEncoder] for the events of one region.
+func NewRegionEncoder(region string, partitions int) *Encoder {
+	c := NewEncoder(partitions)
+	c.region = region
+	return c
+}
+
+// Encode returns message i of a batch, 0 <= i < [Len]; of a [listeners.Live]
+// batch, for who wants to store those too, the one with i = 0. The frame and its body
 // are valid until the next call; the strings may be kept.
 func (c *Encoder) Encode(b *listeners.Batch, i int) *Frame {
 	if b.Tx.ID != c.tx.ID || !b.Tx.Time.Equal(c.tx.Time) {
@@ -77,8 +87,8 @@ func (c *Encoder) Encode(b *listeners.Batch, i int) *Frame {
 	}
 	f := &c.frame
 	f.Time, f.TxID = c.time, c.txID
-	if b.Kind == listeners.Reset {
-		c.reset(b)
+	if b.Kind == listeners.Reset || b.Kind == listeners.Live {
+		c.marker(b)
 		return f
 	}
 	e := &b.Events[i]
@@ -102,17 +112,34 @@ func (c *Encoder) Encode(b *listeners.Batch, i int) *Frame {
 	f.Source = n.source
 	f.Type = eventType(e.Op)
 	f.TxEnd = txEnd(b, i)
+	f.Cause = causeOf(e)
 	f.Body = AppendBody(f.Body[:0], e)
 	return f
 }
 
-func (c *Encoder) reset(b *listeners.Batch) {
+// marker encodes a reset or a live marker.
+func (c *Encoder) marker(b *listeners.Batch) {
 	f := &c.frame
-	f.Address, f.Partition = ResetAddress(b.Source), All
+	f.Partition = All
 	f.Sequence = b.Position.String()
 	f.Source = DatabaseSource(b.Source)
+	if c.region != "" {
+		f.Source = GridSource(b.Source)
+	}
 	f.ID = f.Source + "/" + f.Sequence
-	f.Type, f.Subject, f.TxEnd = resetType, "", false
+	f.Subject, f.TxEnd, f.Cause = "", false, ""
+	if b.Kind == listeners.Live {
+		f.Type, f.Address = liveType, LiveAddress(b.Source)
+		if c.region != "" {
+			f.Address = RegionLiveAddress(b.Source, c.region)
+		}
+		f.Body = append(f.Body[:0], `{"op":"live"}`...)
+		return
+	}
+	f.Type, f.Address = resetType, ResetAddress(b.Source)
+	if c.region != "" {
+		f.Address = RegionResetAddress(b.Source, c.region)
+	}
 	f.Body = appendResetBody(f.Body[:0], b)
 }
 
@@ -194,6 +221,10 @@ func AppendCloudEvent(dst []byte, b *listeners.Batch, i int) []byte {
 	}
 	if txEnd(b, i) {
 		dst = append(dst, `,"txend":true`...)
+	}
+	if e != nil && causeOf(e) != "" {
+		dst = append(dst, `,"cause":"`...)
+		dst = append(append(dst, causeOf(e)...), '"')
 	}
 	dst = append(dst, `,"datacontenttype":"application/json","data":`...)
 	if e == nil {

@@ -14,9 +14,10 @@ import (
 type Message struct {
 	ID     string
 	Source string // such as "postgres/shop"
-	// Op is zero for a reset.
+	// Op is zero for a reset and a live marker.
 	Op    listeners.Op
 	Reset bool
+	Live  bool
 	// Collections are those that a reset concerns, nil for all.
 	Collections []string
 	// Collection is as [listeners.Schema.Collection]; empty for a reset.
@@ -79,7 +80,8 @@ func Decode(attribute func(name string) string, body []byte) (Message, error) {
 	if err := json.Unmarshal(body, &b); err != nil {
 		return fail("body", err)
 	}
-	if m.Reset = b.Op == "reset"; !m.Reset {
+	m.Reset, m.Live = b.Op == "reset", b.Op == "live"
+	if !m.Reset && !m.Live {
 		if m.Op, err = listeners.ParseOp(b.Op); err != nil {
 			return fail("body", err)
 		}

@@ -78,7 +78,7 @@ type eventPrinter struct {
 const maxSubjectWidth = 40
 
 var opColours = map[string]colour{
-	"create": green, "read": cyan, "update": yellow, "delete": red, "truncate": magenta, "reset": magenta, "message": cyan,
+	"create": green, "read": cyan, "update": yellow, "delete": red, "truncate": magenta, "reset": magenta, "live": magenta, "message": cyan,
 }
 
 // format returns one line, without a line break.
@@ -86,6 +86,9 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 	op := m.Op.String()
 	if m.Reset {
 		op = "reset"
+	}
+	if m.Live {
+		op = "live"
 	}
 	rows, err := parseRows(m)
 	key := rows.key.text()
@@ -98,6 +101,8 @@ func (p *eventPrinter) format(m *sinks.Message) string {
 		if len(m.Collections) > 0 {
 			details += ", of " + harmless(strings.Join(m.Collections, ", ")) + " only"
 		}
+	case m.Live:
+		details = "the rows are complete"
 	case m.Op == listeners.Truncate:
 		details = "all rows are gone"
 	default:

@@ -25,10 +25,10 @@ import (
 // many are in flight, and while the server is away. The batches are kept until
 // the server has acknowledged them.
 type Firehose struct {
-	nc       *nats.Conn
-	js       natsjs.JetStream
-	database string
-	opts     Options
+	nc   *nats.Conn
+	js   natsjs.JetStream
+	from scope
+	opts Options
 
 	w     *window
 	acks  ackParser // of the subscription's goroutine
@@ -42,6 +42,8 @@ type Firehose struct {
 	retry     *backoff.ExponentialBackOff
 	recovered uint64 // what was acked when the last recovery began
 	dead      error  // the final error
+	regional  renumberer
+	bare      bool // a snapshot was begun whose end has no message so far
 
 	sub    *nats.Subscription
 	stop   context.CancelFunc
@@ -53,11 +55,12 @@ type Firehose struct {
 // to nobody; [Firehose.Open] does. The connection stays the caller's; see
 // [Connect] for how to make one. The error names every option that is wrong.
 func New(nc *nats.Conn, database string, opts *Options) (*Firehose, error) {
-	o := opts.withDefaults(database)
-	faults := o.validate()
-	if database == "" {
-		faults = append(faults, "the database must have a name")
-	}
+	return newFirehose(nc, scope{source: database}, opts)
+}
+
+func newFirehose(nc *nats.Conn, from scope, opts *Options) (*Firehose, error) {
+	o := opts.withDefaults(from)
+	faults := append(o.validate(), from.validate()...)
 	if nc == nil {
 		faults = append(faults, "there must be a connection")
 	}
@@ -69,9 +72,9 @@ func New(nc *nats.Conn, database string, opts *Options) (*Firehose, error) {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
 	f := &Firehose{
-		nc: nc, js: js, database: database, opts: o,
+		nc: nc, js: js, from: from, opts: o,
 		w: newWindow(o.MaxPending), acks: ackParser{stream: o.Stream}, inbox: nc.NewInbox(),
-		encoder: sinks.NewEncoder(o.Partitions), out: newOutgoing(database, &o),
+		encoder: from.encoder(o.Partitions), out: newOutgoing(from, &o),
 		retry: backoff.NewExponentialBackOff(
 			backoff.WithInitialInterval(20*time.Millisecond),
 			backoff.WithMaxInterval(2*time.Second),
@@ -161,12 +164,18 @@ func (f *Firehose) OnBatch(ctx context.Context, b *listeners.Batch) error {
 	if err := f.usable(); err != nil {
 		return err
 	}
-	start, err := f.plan(b)
+	if f.from.region != "" {
+		if b = f.regional.renumber(b, f.tail.position); b == nil {
+			return nil
+		}
+	}
+	n := f.count(b)
+	start, err := f.plan(b, n)
 	if err != nil {
 		f.dead = err
 		return err
 	}
-	f.w.add(b, start, sinks.Len(b)-start)
+	f.w.add(b, start, n-start)
 	return f.pump(ctx)
 }
 
@@ -208,10 +217,28 @@ func (f *Firehose) usable() error {
 	return nil
 }
 
-// plan returns the first message of a batch that is not in the stream;
-// sinks.Len if there is none.
-func (f *Firehose) plan(b *listeners.Batch) (int, error) {
+// count returns how many messages a batch becomes. Live is one if the snapshot
+// had no event whose txend would say that it is complete.
+func (f *Firehose) count(b *listeners.Batch) int {
 	n := sinks.Len(b)
+	switch b.Kind {
+	case listeners.Reset:
+		f.bare = f.w.last() != f.tail.origin
+	case listeners.Snapshot:
+		f.bare = f.bare && (!b.Last || n == 0)
+	case listeners.Live:
+		if f.bare {
+			n = 1
+		}
+		f.bare = false
+	case listeners.Changes:
+	}
+	return n
+}
+
+// plan returns the first of a batch's n messages that is not in the stream; n
+// if there is none.
+func (f *Firehose) plan(b *listeners.Batch, n int) (int, error) {
 	at := f.tail.position
 	if !at.IsZero() && !b.Position.IsZero() && b.Position.Epoch < at.Epoch {
 		return 0, &EpochError{Stream: f.opts.Stream, Tail: at, Got: b.Position}
@@ -225,7 +252,7 @@ func (f *Firehose) plan(b *listeners.Batch) (int, error) {
 		}
 		return 0, f.ours(b.Source, "a reset")
 	}
-	if n == 0 || b.Events[0].Position.Compare(at) > 0 {
+	if n == 0 || b.Kind == listeners.Live || b.Events[0].Position.Compare(at) > 0 {
 		return 0, nil
 	}
 	return sort.Search(n, func(i int) bool { return b.Events[i].Position.Compare(at) > 0 }), nil
@@ -233,10 +260,10 @@ func (f *Firehose) plan(b *listeners.Batch) (int, error) {
 
 // ours checks that what is to be stored belongs to the firehose's database.
 func (f *Firehose) ours(source, what string) error {
-	if source == f.database {
+	if source == f.from.source {
 		return nil
 	}
-	return fmt.Errorf("jetstream: %s of source %q does not belong into the firehose of database %q", what, source, f.database)
+	return fmt.Errorf("jetstream: %s of source %q does not belong into the firehose of %s", what, source, f.from)
 }
 
 // interrupted is the error for an ended context.

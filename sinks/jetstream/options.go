@@ -20,7 +20,8 @@ const (
 
 // Options set up a firehose. Nil and zero mean the defaults.
 type Options struct {
-	// Stream is the stream's name. Default: see [StreamName].
+	// Stream is the stream's name. Default: see [StreamName] and
+	// [RegionStreamName].
 	Stream string
 	// Partitions is the number of partitions, at most
 	// [sinks.MaxPartitions]. Default [sinks.DefaultPartitions]. It must stay
@@ -58,13 +59,13 @@ func StreamName(database string) string {
 	return "CDC_" + strings.ToUpper(sinks.EscapeToken(database))
 }
 
-func (o *Options) withDefaults(database string) Options {
+func (o *Options) withDefaults(from scope) Options {
 	var c Options
 	if o != nil {
 		c = *o
 	}
 	if c.Stream == "" {
-		c.Stream = StreamName(database)
+		c.Stream = from.stream()
 	}
 	if c.Partitions == 0 {
 		c.Partitions = sinks.DefaultPartitions

@@ -36,7 +36,7 @@ func (f *Firehose) pump(ctx context.Context) error {
 func (f *Firehose) send(ctx context.Context, e *entry, seq uint64) (fault bool, err error) {
 	for ; seq <= e.last(); seq++ {
 		i := e.start + int(seq-e.first)
-		if e.batch.Kind != listeners.Reset {
+		if !marker(e.batch) {
 			if err := f.ownEvent(&e.batch.Events[i]); err != nil {
 				f.dead = err
 				return false, err
@@ -78,7 +78,11 @@ func (f *Firehose) ownEvent(e *listeners.Event) error {
 	if e.Schema == f.out.schema {
 		return nil
 	}
-	if e.Schema.Namespace == "" {
+	if f.from.region != "" {
+		if e.Schema.Namespace != "" || e.Schema.Name != f.from.region {
+			return fmt.Errorf("jetstream: %s of %s does not belong into the firehose of %s", e.Schema.Collection(), e.Schema.Source, f.from)
+		}
+	} else if e.Schema.Namespace == "" {
 		return fmt.Errorf("jetstream: region %s of %s does not belong into the firehose of a database", e.Schema.Name, e.Schema.Source)
 	}
 	if err := f.ours(e.Schema.Source, "table "+e.Schema.Collection()); err != nil {
@@ -106,7 +110,7 @@ func (f *Firehose) refused(err error, b *listeners.Batch, i int, m *nats.Msg) er
 
 func (f *Firehose) tooLarge(b *listeners.Batch, i int, size, limit int64, remedy string) error {
 	e := &TooLargeError{Position: b.Position, Size: size, Limit: limit, Remedy: remedy}
-	if b.Kind != listeners.Reset {
+	if !marker(b) {
 		event := &b.Events[i]
 		e.Collection, e.Key, e.Op, e.Position = event.Schema.Collection(), event.Key().String(), event.Op, event.Position
 	}
@@ -129,7 +133,7 @@ type outgoing struct {
 	tag    int
 
 	expectedStream, expectedSeq, expectedID, msgID                   header
-	id, source, typ, subject, partition, time, sequence, txid, txend header
+	id, source, typ, subject, partition, time, sequence, txid, txend, cause header
 }
 
 // A header is one key of the message's map. Its slice is changed in place.
@@ -154,9 +158,9 @@ func (h *header) set(in nats.Header, value string) {
 	}
 }
 
-func newOutgoing(database string, opts *Options) *outgoing {
+func newOutgoing(from scope, opts *Options) *outgoing {
 	h := func(name string) header { return header{name: name, value: make([]string, 1)} }
-	source := sinks.DatabaseSource(database)
+	source := from.attribute()
 	o := &outgoing{
 		stream:         opts.Stream,
 		cleanSource:    sinks.EscapeHeader(source) == source,
@@ -174,6 +178,7 @@ func newOutgoing(database string, opts *Options) *outgoing {
 		sequence:       h(headerSequence),
 		txid:           h(attributePrefix + "txid"),
 		txend:          h(attributePrefix + "txend"),
+		cause:          h(attributePrefix + "cause"),
 	}
 	o.msg.Header = nats.Header{
 		attributePrefix + "specversion":     {sinks.SpecVersion},
@@ -204,6 +209,7 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 		txend = "true"
 	}
 	o.txend.set(h, txend)
+	o.cause.set(h, f.Cause)
 	o.msg.Subject, o.msg.Data = f.Address, f.Body
 	return &o.msg
 }

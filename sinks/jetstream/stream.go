@@ -9,8 +9,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
-
-	"github.com/rowcall/rowcall/sinks"
 )
 
 // smallestDuplicates is the least duplicate window that the server accepts. It
@@ -60,7 +58,7 @@ func (f *Firehose) streamConfig() natsjs.StreamConfig {
 	return c
 }
 
-func (f *Firehose) subjects() string { return sinks.DatabaseAddress(f.database) + ".>" }
+func (f *Firehose) subjects() string { return f.from.address() + ".>" }
 
 // explain turns what the server says about a stream into words and a remedy.
 // Faults that may pass stay as they are.
@@ -77,7 +75,7 @@ func (f *Firehose) explain(ctx context.Context, err error) error {
 	case errors.Is(err, nats.ErrPermissionViolation):
 		return fail("this user may not manage streams; allow it to publish to $JS.API.>")
 	case errors.As(err, &api) && api.ErrorCode == codeSubjectOverlap:
-		owner, lookup := f.js.StreamNameBySubject(ctx, sinks.ResetAddress(f.database))
+		owner, lookup := f.js.StreamNameBySubject(ctx, f.from.resetAddress())
 		if lookup != nil {
 			owner = "another stream"
 		}

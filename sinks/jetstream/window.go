@@ -66,7 +66,7 @@ func (e *entry) last() uint64 { return e.first + uint64(e.n) - 1 }
 
 // position returns that of the message with a sequence.
 func (e *entry) position(seq uint64) listeners.Position {
-	if e.batch.Kind == listeners.Reset {
+	if marker(e.batch) {
 		return e.batch.Position
 	}
 	return e.batch.Events[e.start+int(seq-e.first)].Position

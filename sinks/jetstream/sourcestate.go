@@ -1,0 +1,222 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// begin finds the place where Run begins.
+func (s *Source) begin(ctx context.Context, c *cursor) (*take, error) {
+	t := &take{assembler: s.assembler(s.wanted), live: !s.opts.Start.isNow()}
+	info, err := c.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.created = info.Created
+	t.tip = info.State.LastSeq
+	if c.next, err = s.place(ctx, info, t); err != nil {
+		return nil, err
+	}
+	t.fresh = c.next == origin(info)
+	if t.lost || c.next <= info.State.FirstSeq || c.next > info.State.LastSeq+1 {
+		return t, nil
+	}
+	t.assembler.Within, err = s.within(ctx, c.next)
+	return t, err
+}
+
+// place returns the sequence for Start.
+func (s *Source) place(ctx context.Context, info *natsjs.StreamInfo, t *take) (uint64, error) {
+	start := s.opts.Start
+	state := &info.State
+	cut := state.FirstSeq > origin(info) // the limits have taken something
+	switch {
+	case !start.After.IsZero():
+		stream, err := s.js.Stream(ctx, s.stream)
+		if err != nil {
+			return 0, err
+		}
+		seq, err := sequenceAfter(ctx, stream, start.After)
+		if err != nil {
+			return 0, err
+		}
+		t.lost = cut && seq <= state.FirstSeq
+		return seq, nil
+	case start.Sequence > 0:
+		t.lost = cut && start.Sequence < state.FirstSeq
+		return min(max(start.Sequence, state.FirstSeq, 1), state.LastSeq+1), nil
+	case !start.Time.IsZero():
+		return s.timePlace(ctx, info)
+	case start.Oldest:
+		return max(state.FirstSeq, 1), nil
+	}
+	return state.LastSeq + 1, nil
+}
+
+// timePlace asks the server, by a consumer, for the first message of a time.
+func (s *Source) timePlace(ctx context.Context, info *natsjs.StreamInfo) (uint64, error) {
+	for m, err := range Read(ctx, s.nc, s.stream, &ReadOptions{Time: s.opts.Start.Time}) {
+		if m.Sequence > 0 {
+			return m.Sequence, nil // also where the message is no event
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return info.State.LastSeq + 1, nil
+}
+
+// within reports whether a message goes on with the transaction of the one
+// before it.
+func (s *Source) within(ctx context.Context, seq uint64) (bool, error) {
+	stream, err := s.js.Stream(ctx, s.stream)
+	if err != nil {
+		return false, err
+	}
+	var at [2]listeners.Position
+	for i := range at {
+		m, err := stream.GetMsg(ctx, seq-1+uint64(i))
+		if errors.Is(err, natsjs.ErrMsgNotFound) {
+			return false, nil
+		}
+		if err != nil {
+			return false, fmt.Errorf("message %d: %w", seq-1+uint64(i), err)
+		}
+		if at[i], err = listeners.ParsePosition(m.Header.Get(headerSequence)); err != nil || m.Header.Get(attributePrefix+"txend") != "" && i == 0 {
+			return false, nil //nolint:nilerr // no event, which is no part of a transaction
+		}
+	}
+	return at[0].Epoch == at[1].Epoch && at[0].Commit == at[1].Commit, nil
+}
+
+// join implements [listeners.Join].
+//
+// Nothing is lost or told twice: the subscription is in the feed already, so
+// what was read before that is in the stream, hence in the state, which is read
+// afterwards; and of what the feed holds, the state's position says which
+// batches are in it.
+func (s *Source) join(ctx context.Context, wanted func(*listeners.Event) bool, emit func(*listeners.Batch) error) (listeners.Position, error) {
+	select {
+	case <-s.ready:
+	case <-s.ended:
+		return listeners.Position{}, listeners.ErrClosed
+	case <-ctx.Done():
+		return listeners.Position{}, context.Cause(ctx)
+	}
+	state, _, err := s.state(ctx, wanted)
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	return state.Position(), state.Tell(emit)
+}
+
+// state adds up the present state, and returns where it ends. If history is
+// gone while it reads, it begins again.
+func (s *Source) state(ctx context.Context, wanted func(*listeners.Event) bool) (*sinks.State, *cursor, error) {
+	const tries = 5
+	for i := 1; ; i++ {
+		state, c, err := s.addUp(ctx, wanted)
+		var gone *HistoryError
+		if err == nil || i == tries || !errors.As(err, &gone) {
+			return state, c, err
+		}
+	}
+}
+
+func (s *Source) addUp(ctx context.Context, wanted func(*listeners.Event) bool) (*sinks.State, *cursor, error) {
+	c := s.cursor()
+	info, err := c.info(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.created = info.Created
+	if c.next, err = s.snapshotStart(ctx, info); err != nil {
+		return nil, nil, err
+	}
+	state := new(sinks.State)
+	t := &take{assembler: s.assembler(wanted), tip: info.State.LastSeq, fresh: c.next == origin(info)}
+	if t.tip < c.next {
+		return state, c, nil
+	}
+	err = c.follow(ctx, func(list []arrival) error {
+		for i := range list {
+			p, ok, err := s.decode(ctx, &list[i])
+			if err != nil {
+				return err
+			}
+			if ok {
+				if t.fresh && p.Kind == listeners.Snapshot {
+					t.assembler.Begin()
+				}
+				t.fresh = false
+				if err := t.assembler.Add(&p, state.Apply); err != nil {
+					return err
+				}
+			}
+			if (list[i].seq >= t.tip || list[i].pending == 0) && t.assembler.Idle() {
+				c.next = list[i].seq + 1
+				return errStop
+			}
+		}
+		if len(list) == 0 && t.assembler.Idle() {
+			return errStop // all that was left is deleted
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	state.Reach(t.assembler.Last())
+	return state, c, nil
+}
+
+// snapshotStart returns the sequence from which on a stream adds up to the
+// whole state: that of the last reset of everything, or the very first one.
+func (s *Source) snapshotStart(ctx context.Context, info *natsjs.StreamInfo) (uint64, error) {
+	start := uint64(0)
+	for _, filter := range []string{"cdc.*._control.reset.reset.all", "grid.*.*.reset.all"} {
+		seq, err := s.lastReset(ctx, filter)
+		if err != nil {
+			return 0, err
+		}
+		start = max(start, seq)
+	}
+	if start == 0 && info.State.FirstSeq <= origin(info) {
+		start = origin(info)
+	}
+	if start == 0 {
+		return 0, &HistoryError{Stream: s.stream, First: info.State.FirstSeq, Last: info.State.LastSeq}
+	}
+	return start, nil
+}
+
+// lastReset returns the sequence of the last reset of everything, 0 if the
+// stream holds none.
+func (s *Source) lastReset(ctx context.Context, filter string) (uint64, error) {
+	stream, err := s.js.Stream(ctx, s.stream)
+	if err != nil {
+		return 0, err
+	}
+	info, err := stream.Info(ctx, natsjs.WithSubjectFilter(filter))
+	if err != nil {
+		return 0, err
+	}
+	last := uint64(0)
+	for subject := range info.State.Subjects { // a consumer's filter must be one of the stream's
+		for m, err := range Read(ctx, s.nc, s.stream, &ReadOptions{FilterSubjects: []string{subject}}) {
+			switch {
+			case err != nil && m.Sequence == 0:
+				return 0, err
+			case err == nil && m.Reset && m.Collections == nil:
+				last = max(last, m.Sequence)
+			}
+		}
+	}
+	return last, nil
+}
