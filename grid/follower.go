@@ -189,7 +189,12 @@ func (f *follower[K, V]) change(d *draft[K, V], e *listeners.Event) error {
 	if e.Op == listeners.Message {
 		return nil // says nothing of a row
 	}
-	if err := f.learn(e.Schema); err != nil {
+	if e.Op == listeners.Truncate && len(e.Schema.Columns) == 0 {
+		// From a stream, which says of a collection only what its rows say.
+		if f.table == nil {
+			return nil // no row was ever heard of
+		}
+	} else if err := f.learn(e.Schema); err != nil {
 		return err
 	}
 	own := listeners.Event{Op: e.Op, Cause: e.Cause, Position: e.Position, Schema: f.table.shape.schema}

@@ -23,16 +23,13 @@ type Assembler struct {
 	// Wanted, if it is set, limits the events to those that it returns true
 	// for. A transaction of which nothing is left is no batch.
 	Wanted func(*listeners.Event) bool
-	// Within says that the first transaction may have begun before the first
-	// part, so that its first batch is no [listeners.Batch].First.
-	Within bool
-
-	last listeners.Position // of the parts so far
-	open *listeners.Batch   // being filled
-	more bool               // parts of the open transaction were handed on
-	told bool               // a transaction or snapshot goes on: its end was not seen
-	rows bool               // rows of a snapshot are to come, or their end
-	fill bool               // the snapshot began with a reset, so that Live ends it
+	last   listeners.Position // of the parts so far
+	from   listeners.Position // of an event before them whose transaction may go on
+	open   *listeners.Batch   // being filled
+	more   bool               // parts of the open transaction were handed on
+	told   bool               // a transaction or snapshot goes on: its end was not seen
+	rows   bool               // rows of a snapshot are to come, or their end
+	fill   bool               // the snapshot began with a reset, so that Live ends it
 }
 
 // Add takes the next part and calls emit for each batch that is complete. It
@@ -84,6 +81,11 @@ func (a *Assembler) Add(p *Part, emit func(*listeners.Batch) error) error {
 	return nil
 }
 
+// Follow says that the parts come after an event which was not the last of its
+// transaction. If they go on with that, their first batch is no
+// [listeners.Batch].First.
+func (a *Assembler) Follow(p listeners.Position) { a.last, a.from = p, p }
+
 // Idle reports whether everything that was added was handed on, and no
 // transaction or snapshot is under way.
 func (a *Assembler) Idle() bool { return !a.told && !a.rows }
@@ -124,9 +126,9 @@ func (a *Assembler) take(p *Part) {
 	if a.open == nil {
 		a.open = &listeners.Batch{
 			Kind: p.Kind, Source: p.Source, Tx: p.Tx,
-			First: !a.more && !a.Within, Size: batchBytes,
+			First: !a.more && (a.from.Epoch != p.Position.Epoch || a.from.Commit != p.Position.Commit), Size: batchBytes,
 		}
-		a.Within = false
+		a.from = listeners.Position{}
 	}
 	a.told = true
 	if a.Wanted == nil || a.Wanted(&p.Event) {

@@ -269,38 +269,56 @@ func origin(info *natsjs.StreamInfo) uint64 { return max(info.Config.FirstSeq, 1
 
 // info asks for the stream's state, for as long as that may help.
 func (c *cursor) info(ctx context.Context) (*natsjs.StreamInfo, error) {
+	var info *natsjs.StreamInfo
+	err := c.persist(ctx, func(ctx context.Context) error {
+		s, err := c.js.Stream(ctx, c.stream)
+		if err == nil {
+			info = s.CachedInfo()
+		}
+		return err
+	})
+	return info, err
+}
+
+// persist calls ask until it succeeds, or fails for good.
+func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) error {
 	retry := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	var missing time.Time
 	for {
 		limited, cancel := context.WithTimeout(ctx, requestTimeout)
-		s, err := c.js.Stream(limited, c.stream)
+		err := ask(limited)
 		cancel()
-		if err == nil {
-			return s.CachedInfo(), nil
-		}
+		var lost *HistoryError
 		switch {
+		case err == nil:
+			return nil
 		case ctx.Err() != nil:
-			return nil, context.Cause(ctx)
-		case errors.Is(err, nats.ErrConnectionClosed):
-			return nil, fmt.Errorf("stream %s: %w", c.stream, err)
+			return context.Cause(ctx)
+		case errors.As(err, &lost):
+			return err
+		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrPermissionViolation):
+			return fmt.Errorf("stream %s: %w", c.stream, err)
+		case errors.Is(err, natsjs.ErrJetStreamNotEnabled), errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
+			return &StreamError{Stream: c.stream, Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
 		case errors.Is(err, natsjs.ErrStreamNotFound):
 			if c.created.IsZero() {
-				return nil, &StreamError{Stream: c.stream, Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
+				return &StreamError{Stream: c.stream, Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
 			}
 			if missing.IsZero() {
 				missing = time.Now()
 			}
 			if time.Since(missing) > goneAfter {
-				return nil, &StreamError{Stream: c.stream, Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
+				return &StreamError{Stream: c.stream, Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
 			}
 		}
+		c.log.DebugContext(ctx, "the server does not answer yet", "stream", c.stream, "error", err)
 		wait := time.NewTimer(retry.NextBackOff())
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return nil, context.Cause(ctx)
+			return context.Cause(ctx)
 		}
 	}
 }

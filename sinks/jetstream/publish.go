@@ -132,7 +132,7 @@ type outgoing struct {
 	text   []byte // text[:tag] begins the ids of this attempt
 	tag    int
 
-	expectedStream, expectedSeq, expectedID, msgID                   header
+	expectedStream, expectedSeq, expectedID, msgID                          header
 	id, source, typ, subject, partition, time, sequence, txid, txend, cause header
 }
 

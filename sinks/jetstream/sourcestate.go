@@ -20,14 +20,24 @@ func (s *Source) begin(ctx context.Context, c *cursor) (*take, error) {
 	}
 	c.created = info.Created
 	t.tip = info.State.LastSeq
-	if c.next, err = s.place(ctx, info, t); err != nil {
+	err = c.persist(ctx, func(ctx context.Context) error {
+		c.next, err = s.place(ctx, info, t)
+		return err
+	})
+	if err != nil {
 		return nil, err
 	}
 	t.fresh = c.next == origin(info)
-	if t.lost || c.next <= info.State.FirstSeq || c.next > info.State.LastSeq+1 {
+	if t.lost || c.next <= info.State.FirstSeq || info.State.Msgs == 0 {
 		return t, nil
 	}
-	t.assembler.Within, err = s.within(ctx, c.next)
+	err = c.persist(ctx, func(ctx context.Context) error {
+		at, open, err := s.before(ctx, c.next)
+		if open {
+			t.assembler.Follow(at)
+		}
+		return err
+	})
 	return t, err
 }
 
@@ -72,27 +82,25 @@ func (s *Source) timePlace(ctx context.Context, info *natsjs.StreamInfo) (uint64
 	return info.State.LastSeq + 1, nil
 }
 
-// within reports whether a message goes on with the transaction of the one
-// before it.
-func (s *Source) within(ctx context.Context, seq uint64) (bool, error) {
+// before returns the position of the message before seq, and whether its
+// transaction may go on.
+func (s *Source) before(ctx context.Context, seq uint64) (at listeners.Position, open bool, err error) {
 	stream, err := s.js.Stream(ctx, s.stream)
 	if err != nil {
-		return false, err
+		return at, false, err
 	}
-	var at [2]listeners.Position
-	for i := range at {
-		m, err := stream.GetMsg(ctx, seq-1+uint64(i))
-		if errors.Is(err, natsjs.ErrMsgNotFound) {
-			return false, nil
-		}
-		if err != nil {
-			return false, fmt.Errorf("message %d: %w", seq-1+uint64(i), err)
-		}
-		if at[i], err = listeners.ParsePosition(m.Header.Get(headerSequence)); err != nil || m.Header.Get(attributePrefix+"txend") != "" && i == 0 {
-			return false, nil //nolint:nilerr // no event, which is no part of a transaction
-		}
+	m, err := stream.GetMsg(ctx, seq-1)
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return at, false, nil
 	}
-	return at[0].Epoch == at[1].Epoch && at[0].Commit == at[1].Commit, nil
+	if err != nil {
+		return at, false, fmt.Errorf("stream %s: message %d: %w", s.stream, seq-1, err)
+	}
+	at, err = listeners.ParsePosition(m.Header.Get(headerSequence))
+	if err != nil {
+		return at, false, nil //nolint:nilerr // no event, which is no part of a transaction
+	}
+	return at, m.Header.Get(attributePrefix+"txend") == "" && m.Header.Get(attributePrefix+"txid") != "", nil
 }
 
 // join implements [listeners.Join].
@@ -136,7 +144,11 @@ func (s *Source) addUp(ctx context.Context, wanted func(*listeners.Event) bool) 
 		return nil, nil, err
 	}
 	c.created = info.Created
-	if c.next, err = s.snapshotStart(ctx, info); err != nil {
+	err = c.persist(ctx, func(ctx context.Context) error {
+		c.next, err = s.snapshotStart(ctx, info)
+		return err
+	})
+	if err != nil {
 		return nil, nil, err
 	}
 	state := new(sinks.State)
