@@ -1,6 +1,7 @@
 // Package jetstream stores events in a NATS JetStream stream: the firehose.
 //
-// [Firehose] writes, [Read] reads. What a message looks like is described in
+// [Firehose] writes. [Source] reads, as a [listeners.Source] in any process, and
+// [Read] yields single messages. What a message looks like is described in
 // package sinks; attributes are headers with the prefix "ce-", percent-encoded
 // as the CloudEvents binding for NATS asks for.
 //
@@ -50,6 +51,31 @@
 // place too: after a restart the firehose then stores again whatever its source
 // sends again.
 //
-// A firehose holds one database. Regions count their positions each for
-// itself, so a stream for several of them would have no order.
+// A firehose holds one database or one region. Regions count their positions
+// each for itself, so a stream for several of them would have no order; a stream
+// of its own that has theirs as its sources can collect them for a reader that
+// needs none.
+//
+// # Reading
+//
+// A [Source] hands its listeners the batches that listeners of the database or
+// region itself hear: transactions whole, in order, none missing and none twice,
+// whatever happens to connections and servers. So a region of package grid
+// mirrors a table or a region of another process:
+//
+//	source, err := jetstream.NewSource(nc, jetstream.RegionStreamName("shop", "seats"), nil)
+//	seats, err := grid.Mirror[string, Seat](g, "seats", source, nil)
+//	err = source.Run(ctx)
+//
+// A mirror needs a stream that holds a snapshot, or everything since the source
+// began. The wire has no types: see [sinks.Decoder] for what fits where.
+//
+// When what was to be read is gone, by a purge, by limits or because the stream
+// is another one, a reset and the present state follow, if the stream holds one;
+// otherwise [Source.Run] returns a [HistoryError]. A mirror then keeps what it has.
+//
+// Not promised: several processes do not share the work of one source; each
+// hears everything. A message that somebody deleted from the middle of a stream
+// is not missed. Text of values is that of JSON, so it differs from what Postgres writes
+// for times and booleans.
 package jetstream

@@ -19,8 +19,10 @@ const (
 	// idleCheck is how long a reader hears nothing before it looks whether the
 	// stream is still the one that it reads.
 	idleCheck = time.Second
-	// requestTimeout bounds one question to the server.
-	requestTimeout = 2 * time.Second
+	// firstAsk and lastAsk bound one question to the server. One that is lost
+	// with its connection is never answered, so the first tries are short.
+	firstAsk = 250 * time.Millisecond
+	lastAsk  = 5 * time.Second
 	// goneAfter is how long a stream that is not found may be on its way back.
 	goneAfter = 5 * time.Second
 )
@@ -96,15 +98,17 @@ func (e *burstError) Unwrap() error { return e.err }
 
 // consume reads with one consumer, until something goes wrong.
 func (c *cursor) consume(ctx context.Context, burst func([]arrival) error) error {
-	if _, err := c.check(ctx, c.next); err != nil {
+	if err := c.check(ctx, c.next); err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, requestTimeout)
-	consumer, err := c.js.CreateConsumer(limited, c.stream, natsjs.ConsumerConfig{
-		DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: max(c.next, 1),
-		AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+	var consumer natsjs.Consumer
+	err := c.persist(ctx, func(ctx context.Context) (err error) {
+		consumer, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
+			DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: max(c.next, 1),
+			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+		})
+		return err
 	})
-	cancel()
 	if err != nil {
 		return err
 	}
@@ -152,7 +156,7 @@ func (c *cursor) handle(ctx context.Context, arrivals <-chan arrival, burst func
 		case a := <-arrivals:
 			list = append(list, a)
 		case <-quiet.C:
-			if _, err := c.check(ctx, c.next); err != nil {
+			if err := c.check(ctx, c.next); err != nil {
 				return err
 			}
 			quiet.Reset(idleCheck)
@@ -170,7 +174,7 @@ func (c *cursor) handle(ctx context.Context, arrivals <-chan arrival, burst func
 			}
 		}
 		if hole, ok := c.hole(list); ok {
-			if _, err := c.check(ctx, hole); err != nil {
+			if err := c.check(ctx, hole); err != nil {
 				return err
 			}
 		}
@@ -238,17 +242,17 @@ func (c *cursor) forget(ctx context.Context, consumer string) {
 	if !c.nc.IsConnected() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout/4)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), firstAsk)
 	defer cancel()
 	_ = c.js.DeleteConsumer(ctx, c.stream, consumer) // see above
 }
 
 // check reports with a [HistoryError] that the stream does not hold the
 // message with a sequence any more, or is another one.
-func (c *cursor) check(ctx context.Context, seq uint64) (*natsjs.StreamInfo, error) {
+func (c *cursor) check(ctx context.Context, seq uint64) error {
 	info, err := c.info(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	lost := &HistoryError{Stream: c.stream, Wanted: seq, First: info.State.FirstSeq, Last: info.State.LastSeq}
 	if c.created.IsZero() {
@@ -256,12 +260,12 @@ func (c *cursor) check(ctx context.Context, seq uint64) (*natsjs.StreamInfo, err
 	}
 	if !info.Created.Equal(c.created) || info.State.LastSeq+1 < c.next {
 		lost.Replaced = true
-		return info, lost
+		return lost
 	}
 	if seq < info.State.FirstSeq && info.State.FirstSeq > origin(info) {
-		return info, lost
+		return lost
 	}
-	return info, nil
+	return nil
 }
 
 // origin returns the sequence of a stream's very first message.
@@ -285,8 +289,8 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 	retry := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	var missing time.Time
-	for {
-		limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	for timeout := firstAsk; ; timeout = min(2*timeout, lastAsk) {
+		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(limited)
 		cancel()
 		var lost *HistoryError

@@ -318,6 +318,8 @@ func randomHistory(t *testing.T, seed uint64) {
 		switch {
 		case i == 600:
 			join()
+		case i%300 == 149: // so that the faults meet readers in mid-flight
+			equal(t, "mirror 0", mirrors[0], region)
 		case i%300 == 299:
 			s.Stop()
 			next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})

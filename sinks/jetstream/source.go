@@ -201,10 +201,11 @@ func (s *Source) assembler(wanted func(*listeners.Event) bool) *sinks.Assembler 
 // A take is where Run is.
 type take struct {
 	assembler *sinks.Assembler
-	tip       uint64 // the last sequence when Run began
-	live      bool   // Live is owed when the tip is reached
-	fresh     bool   // nothing of the stream was read, and nothing was stored before
-	lost      bool   // where Run should begin is gone
+	tip       uint64             // the last sequence when Run began
+	at        listeners.Position // of the message before the first one
+	live      bool               // Live is owed when the tip is reached
+	fresh     bool               // nothing of the stream was read, and nothing was stored before
+	lost      bool               // where Run should begin is gone
 }
 
 // take appends what has arrived to the feed.
@@ -260,8 +261,15 @@ func firstReset(p *sinks.Part) *listeners.Batch {
 func (s *Source) tip(ctx context.Context, t *take, p *sinks.Part) error {
 	if t.live && t.assembler.Idle() {
 		t.live = false
+		at := t.assembler.Last()
+		if at.IsZero() {
+			at = t.at
+		}
+		if at.IsZero() {
+			at.Index = 1 // nothing that has the zero position is ever told
+		}
 		live := &listeners.Batch{
-			Kind: listeners.Live, Source: p.Source, Tx: p.Tx, Position: t.assembler.Last(), First: true, Last: true, Size: p.Size,
+			Kind: listeners.Live, Source: p.Source, Tx: p.Tx, Position: at, First: true, Last: true, Size: p.Size,
 		}
 		if err := s.append(ctx, live); err != nil {
 			return err

@@ -2,12 +2,16 @@ package jetstream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
@@ -79,7 +83,7 @@ func told(batches []listenertest.Batch) []string {
 func recorded(batches ...*listeners.Batch) []listenertest.Batch {
 	r := new(listenertest.Recorder)
 	for _, b := range batches {
-		_ = r.OnBatch(context.Background(), b) //nolint:usetesting // it does not look at it
+		_ = r.OnBatch(context.Background(), b)
 	}
 	return r.Batches()
 }
@@ -101,7 +105,7 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 			continue
 		case b.Kind == listeners.Changes && !b.Last: // small enough to be whole
 			rest := batches[i+1]
-			b.Events = append(b.Events[:len(b.Events):len(b.Events)], rest.Events...)
+			b.Events = append(slices.Clip(b.Events), rest.Events...)
 			b.Last, b.Position = true, rest.Position
 			i++
 		case b.Kind == listeners.Reset && i == 0:
@@ -122,4 +126,362 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	if diff := cmp.Diff(told(recorded(want...)), told(r.Batches())); diff != "" {
 		t.Errorf("batches (-want +got):\n%s", diff)
 	}
+}
+
+// events returns a line for each event.
+func events(batches []listenertest.Batch) []string {
+	var lines []string
+	for _, b := range batches {
+		for _, e := range b.Events {
+			lines = append(lines, fmt.Sprintf("%s %s %s", e.Op, e.Key, e.Position))
+		}
+	}
+	return lines
+}
+
+func TestSourceStarts(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	f := open(t, nc, nil)
+	batches := []*listeners.Batch{transaction(1, 3), transaction(2, 3)}
+	store(t, f, batches)
+	later := time.Now()
+	batches = append(batches, transaction(5, 2), transaction(6, 4))
+	store(t, f, batches[2:])
+	all := events(recorded(batches...))
+
+	for name, tc := range map[string]struct {
+		start jetstream.Start
+		want  []string
+		part  bool // the first batch is no First
+	}{
+		"oldest":                 {jetstream.Start{Oldest: true}, all, false},
+		"now":                    {jetstream.Start{}, nil, false},
+		"sequence":               {jetstream.Start{Sequence: 4}, all[3:], false},
+		"within a transaction":   {jetstream.Start{Sequence: 5}, all[4:], true},
+		"sequence to come":       {jetstream.Start{Sequence: 100}, nil, false},
+		"time":                   {jetstream.Start{Time: later}, all[6:], false},
+		"time to come":           {jetstream.Start{Time: later.Add(time.Hour)}, nil, false},
+		"after a position":       {jetstream.Start{After: at(2, 2)}, all[6:], false},
+		"after one within":       {jetstream.Start{After: at(2, 0)}, all[4:], true},
+		"after one in between":   {jetstream.Start{After: at(3, 7)}, all[6:], false},
+		"after the last":         {jetstream.Start{After: at(6, 3)}, nil, false},
+		"position before time":   {jetstream.Start{After: at(2, 2), Oldest: true}, all[6:], false},
+		"sequence before oldest": {jetstream.Start{Sequence: 4, Oldest: true}, all[3:], false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(listenertest.Recorder)
+			s := source(t, nc, &jetstream.SourceOptions{Start: tc.start, UntilTip: true})
+			subscribe(t, s, r, nil)
+			if err := s.Run(t.Context()); err != nil {
+				t.Fatalf("Run: %v", err)
+			}
+			got := r.Batches()
+			if diff := cmp.Diff(tc.want, events(got)); diff != "" {
+				t.Errorf("events from %+v (-want +got):\n%s", tc.start, diff)
+			}
+			if len(tc.want) > 0 && got[0].First == tc.part {
+				t.Errorf("the first batch's First = %t, want %t", got[0].First, !tc.part)
+			}
+			lives := 0
+			for _, b := range got {
+				if b.Kind == listeners.Live {
+					lives++
+				}
+			}
+			if want := 1; tc.start == (jetstream.Start{}) && lives != 0 || tc.start != (jetstream.Start{}) && lives != want {
+				t.Errorf("Live came %d times from %+v", lives, tc.start)
+			}
+		})
+	}
+}
+
+// Its end is waited for, however long that takes.
+func TestSourceWaitsForTheEndOfATransaction(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	f := open(t, nc, nil)
+	halves := parts(transaction(1, 6), 4)
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	store(t, f, halves[:1])
+	subscribe(t, s, r, nil)
+	start(t, s)
+	eventually(t, "the half is read", func() bool {
+		lag, err := s.Lag(t.Context())
+		return err == nil && lag.Messages == 0
+	})
+	if got := r.Batches(); len(got) != 0 {
+		t.Errorf("half a transaction arrived: %+v", got)
+	}
+	store(t, f, halves[1:])
+	if _, err := r.Wait(t.Context(), func(b []listenertest.Batch) bool { return len(b) == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	got := r.Batches()
+	if got[0].Kind != listeners.Changes || len(got[0].Events) != 6 || !got[0].First || !got[0].Last || got[1].Kind != listeners.Live {
+		t.Errorf("batches = %+v, want the whole transaction and Live", got)
+	}
+}
+
+func TestSourceCutsALargeTransaction(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	f := open(t, nc, nil)
+	b := transaction(1, 1000)
+	store(t, f, []*listeners.Batch{b, transaction(2, 1)})
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true, MaxTxBytes: 50_000})
+	subscribe(t, s, r, nil)
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	got := r.Batches()
+	if diff := cmp.Diff(events(recorded(b, transaction(2, 1))), events(got)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
+	}
+	n := len(got) - 2 // the other transaction, and Live
+	if n < 5 {
+		t.Fatalf("the transaction came in %d parts, want more", n)
+	}
+	for i, b := range got[:n] {
+		if b.First != (i == 0) || b.Last != (i == n-1) {
+			t.Errorf("part %d of %d: First = %t, Last = %t", i, n, b.First, b.Last)
+		}
+	}
+}
+
+func TestSourceLimitsCollections(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 2)})
+	for _, collection := range []string{"public.seats", "public.trains"} {
+		r := new(listenertest.Recorder)
+		s := source(t, nc, &jetstream.SourceOptions{
+			Start: jetstream.Start{Oldest: true}, UntilTip: true, Collections: []string{collection},
+		})
+		subscribe(t, s, r, nil)
+		if err := s.Run(t.Context()); err != nil {
+			t.Fatalf("Run: %v", err)
+		}
+		if got, want := len(events(r.Batches())), map[string]int{"public.seats": 2}[collection]; got != want {
+			t.Errorf("%s: %d events, want %d", collection, got, want)
+		}
+	}
+}
+
+// What is no event is left out; what is one and cannot be read is never dropped.
+func TestSourceAndMessagesThatItCannotRead(t *testing.T) {
+	server := natstest.Run(t)
+	nc := connect(t, server)
+	f := open(t, nc, nil)
+	store(t, f, []*listeners.Batch{transaction(1, 1)})
+	js := natstest.JetStream(t, server)
+	if _, err := js.Publish(t.Context(), "cdc.shop.hello", []byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	run := func() ([]listenertest.Batch, error) {
+		r := new(listenertest.Recorder)
+		s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+		subscribe(t, s, r, nil)
+		err := s.Run(t.Context())
+		return r.Batches(), err
+	}
+	if got, err := run(); err != nil || len(events(got)) != 1 {
+		t.Errorf("Run with a foreign message = %v, %d events, want nil and 1", err, len(events(got)))
+	}
+	bad := nats.NewMsg("cdc.shop.public.seats.create.001")
+	bad.Header.Set("ce-sequence", at(2, 0).String())
+	bad.Header.Set("ce-source", "postgres/shop")
+	bad.Data = []byte(`{"op":"create","after":{"id":1`)
+	if _, err := js.PublishMsg(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := run(); err == nil || !strings.Contains(err.Error(), "sequence 3") {
+		t.Errorf("Run with a broken event = %v, want an error that names sequence 3", err)
+	}
+}
+
+// A subscription that asks for the present state gets it, and every later
+// change once, whenever it comes.
+func TestSourceTellsThePresentState(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	f := open(t, nc, nil)
+	batches := history(random(t, 51), 4000)
+	half := len(batches) / 2
+	store(t, f, batches[:half])
+	s := source(t, nc, nil)
+	early := new(listenertest.Recorder)
+	subscribe(t, s, early, &listeners.SubscribeOptions{Current: true})
+	start(t, s)
+	var late []*listenertest.Recorder
+	for i, b := range batches[half:] {
+		store(t, f, []*listeners.Batch{b})
+		if i%20 == 0 && len(late) < 8 {
+			r := new(listenertest.Recorder)
+			subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
+			late = append(late, r)
+		}
+	}
+	want := make(map[string]string)
+	for _, b := range recorded(batches...) {
+		if b.Kind == listeners.Reset {
+			clear(want)
+		}
+		for _, e := range b.Events {
+			want[e.Key] = e.After
+		}
+	}
+	last := f.Stored()
+	for i, r := range append(late, early) {
+		var end listeners.Position
+		for _, b := range batches {
+			if len(b.Events) > 0 {
+				end = b.Position
+			}
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		got, err := r.Wait(ctx, func(b []listenertest.Batch) bool {
+			return len(b) > 0 && b[len(b)-1].Position.Compare(end) >= 0 && b[len(b)-1].Kind != listeners.Reset && b[len(b)-1].Kind != listeners.Snapshot
+		})
+		cancel()
+		if err != nil {
+			t.Fatalf("subscription %d has not heard %s: %v", i, last, err)
+		}
+		state, seen := make(map[string]string), make(map[listeners.Position]bool)
+		for _, b := range got {
+			if b.Kind == listeners.Reset {
+				clear(state)
+			}
+			for _, e := range b.Events {
+				state[e.Key] = e.After
+				if seen[e.Position] {
+					t.Errorf("subscription %d has heard %s twice", i, e)
+				}
+				seen[e.Position] = true
+			}
+		}
+		if diff := cmp.Diff(want, state); diff != "" {
+			t.Errorf("subscription %d (-want +got):\n%s", i, diff)
+		}
+	}
+}
+
+// The limits take messages that a reader has not read. What is left begins with
+// a reset, so that all subscriptions are told the state anew.
+func TestSourceResetsWhenHistoryIsGone(t *testing.T) {
+	server := natstest.Run(t)
+	nc := connect(t, server)
+	f := open(t, nc, nil)
+	store(t, f, []*listeners.Batch{transaction(1, 3), reset(4), snapshot(4, 5), transaction(5, 2)})
+	stream, err := natstest.JetStream(t, server).Stream(t.Context(), "CDC_SHOP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), natsjs.WithPurgeSequence(4)); err != nil { // up to the reset
+		t.Fatal(err)
+	}
+	for name, begin := range map[string]jetstream.Start{
+		"sequence": {Sequence: 2},
+		"position": {After: at(1, 0)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := new(listenertest.Recorder)
+			s := source(t, nc, &jetstream.SourceOptions{Start: begin, UntilTip: true})
+			subscribe(t, s, r, nil)
+			if err := s.Run(t.Context()); err != nil {
+				t.Fatalf("Run: %v", err)
+			}
+			got := r.Batches()
+			if len(got) != 3 || got[0].Kind != listeners.Reset || got[1].Kind != listeners.Snapshot || len(got[1].Events) != 7 || got[2].Kind != listeners.Live {
+				t.Errorf("batches = %+v, want a reset, 7 rows, and Live", got)
+			}
+		})
+	}
+}
+
+// A stream that was deleted and made anew, with another history.
+func TestSourceNoticesAnotherStream(t *testing.T) {
+	server := natstest.Run(t)
+	nc := connect(t, server)
+	f := open(t, nc, nil)
+	store(t, f, []*listeners.Batch{transaction(1, 5)})
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	subscribe(t, s, r, nil)
+	start(t, s)
+	if _, err := r.Wait(t.Context(), func(b []listenertest.Batch) bool { return len(b) == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	js := natstest.JetStream(t, server)
+	if err := js.DeleteStream(t.Context(), "CDC_SHOP"); err != nil {
+		t.Fatal(err)
+	}
+	store(t, open(t, nc, nil), []*listeners.Batch{transaction(3, 7), transaction(4, 2)})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	got, err := r.Wait(ctx, func(b []listenertest.Batch) bool { return len(b) >= 5 })
+	if err != nil {
+		t.Fatalf("%v; batches: %v", err, told(got))
+	}
+	rows := 0
+	for _, b := range got[2:] {
+		rows += len(b.Events)
+	}
+	if got[2].Kind != listeners.Reset || rows != 9 {
+		t.Errorf("batches after the stream was made anew = %v, want a reset and 9 rows", told(got[2:]))
+	}
+}
+
+func TestSourceErrors(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	if _, err := jetstream.NewSource(nil, "a.b", &jetstream.SourceOptions{MaxBytes: -1}); err == nil ||
+		!strings.Contains(err.Error(), "connection") || !strings.Contains(err.Error(), "name") || !strings.Contains(err.Error(), "MaxBytes") {
+		t.Errorf("NewSource = %v, want an error that names all three faults", err)
+	}
+	s := source(t, nc, nil)
+	subscribe(t, s, new(listenertest.Recorder), nil)
+	var wrong *jetstream.StreamError
+	if err := s.Run(t.Context()); !errors.As(err, &wrong) {
+		t.Errorf("Run without a stream = %v, want a StreamError", err)
+	}
+	if err := s.Run(t.Context()); err == nil {
+		t.Error("a second Run = nil, want an error")
+	}
+	if _, err := s.Subscribe("late", new(listenertest.Recorder), nil); !errors.Is(err, listeners.ErrClosed) {
+		t.Errorf("Subscribe after Run = %v, want ErrClosed", err)
+	}
+
+	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 1)})
+	s = source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+	fails := errors.New("no paper")
+	subscribe(t, s, &listenertest.Recorder{Err: func(*listeners.Batch) error { return fails }}, nil)
+	r := new(listenertest.Recorder)
+	subscribe(t, s, r, nil)
+	if err := s.Run(t.Context()); !errors.Is(err, fails) {
+		t.Errorf("Run with a listener that fails = %v, want %v", err, fails)
+	}
+	if len(events(r.Batches())) != 1 {
+		t.Error("the other listener has not heard the event")
+	}
+}
+
+// A reader behind its stream says by how much.
+func TestSourceLag(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	f := open(t, nc, nil)
+	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, MaxBytes: 1})
+	if lag, err := s.Lag(t.Context()); err != nil || lag != (jetstream.SourceLag{}) {
+		t.Errorf("Lag before Run = %+v, %v, want none", lag, err)
+	}
+	store(t, f, []*listeners.Batch{transaction(1, 1), transaction(2, 1), transaction(3, 10)})
+	sub := subscribe(t, s, new(listenertest.Recorder), nil)
+	sub.Pause()
+	start(t, s)
+	eventually(t, "a lag of 11 messages", func() bool { // the feed takes one batch
+		lag, err := s.Lag(t.Context())
+		return err == nil && lag.Messages == 11 && lag.Age > 0
+	})
+	sub.Resume()
+	eventually(t, "no lag", func() bool {
+		lag, err := s.Lag(t.Context())
+		return err == nil && lag == (jetstream.SourceLag{})
+	})
 }

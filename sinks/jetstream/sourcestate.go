@@ -33,6 +33,7 @@ func (s *Source) begin(ctx context.Context, c *cursor) (*take, error) {
 	}
 	err = c.persist(ctx, func(ctx context.Context) error {
 		at, open, err := s.before(ctx, c.next)
+		t.at = at
 		if open {
 			t.assembler.Follow(at)
 		}
