@@ -8,7 +8,8 @@ import (
 
 // A Change is the typed view of one [Event]: the records as Go values. T is
 // the value type of a region, or a struct whose tags name columns as
-// [Record.Scan] describes.
+// [Record.Scan] describes. A T that is no struct takes the column "value", or
+// the only one outside the key.
 type Change[T any] struct {
 	Op    Op
 	Cause Cause
@@ -146,6 +147,9 @@ func decode[T any](r Record, dst *T) error {
 			*dst = *v
 			return nil
 		}
+	}
+	if i, ok := r.row.Schema().scalar(reflect.TypeFor[T]()); ok {
+		return r.At(i).Scan(dst)
 	}
 	return r.Scan(dst)
 }
