@@ -51,7 +51,7 @@ func (a *Assembler) Add(p *Part, emit func(*listeners.Batch) error) error {
 			First: true, Last: true, Size: p.Size, Collections: p.Collections,
 		})
 	case listeners.Live:
-		return a.endSnapshot(p, emit)
+		return a.endSnapshot(p, p.Position, emit)
 	case listeners.Snapshot, listeners.Changes:
 	}
 	same := a.told && a.sameBatch(p, before)
@@ -62,7 +62,7 @@ func (a *Assembler) Add(p *Part, emit func(*listeners.Batch) error) error {
 		}
 	}
 	if p.Kind == listeners.Changes && a.rows {
-		if err := a.endSnapshot(p, emit); err != nil {
+		if err := a.endSnapshot(p, before, emit); err != nil {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ func (a *Assembler) Add(p *Part, emit func(*listeners.Batch) error) error {
 			return err
 		}
 		if p.Kind == listeners.Snapshot {
-			return a.endSnapshot(p, emit)
+			return a.endSnapshot(p, p.Position, emit)
 		}
 	case a.open != nil && (len(a.open.Events) >= snapshotRows && p.Kind == listeners.Snapshot || a.open.Size >= a.limit()):
 		return a.part(emit)
@@ -171,8 +171,8 @@ func (a *Assembler) interrupt(p *Part, emit func(*listeners.Batch) error) error 
 	return nil
 }
 
-// endSnapshot tells that the state is complete.
-func (a *Assembler) endSnapshot(p *Part, emit func(*listeners.Batch) error) error {
+// endSnapshot tells that the state is complete, and up to where it goes.
+func (a *Assembler) endSnapshot(p *Part, at listeners.Position, emit func(*listeners.Batch) error) error {
 	if a.told {
 		if err := a.close(emit); err != nil {
 			return err
@@ -184,7 +184,7 @@ func (a *Assembler) endSnapshot(p *Part, emit func(*listeners.Batch) error) erro
 		return nil
 	}
 	return emit(&listeners.Batch{
-		Kind: listeners.Live, Source: p.Source, Tx: p.Tx, Position: p.Position,
+		Kind: listeners.Live, Source: p.Source, Tx: p.Tx, Position: at,
 		First: true, Last: true, Size: batchBytes,
 	})
 }

@@ -89,7 +89,7 @@ func (s *State) event(e *listeners.Event) error {
 	}
 	record := e.After
 	if old, changed := e.ChangedKey(); changed {
-		record = fill(record, t.remove(old))
+		record = Fill(record, t.remove(old))
 	}
 	if e.Op == listeners.Delete {
 		t.remove(key)
@@ -107,7 +107,7 @@ func (t *stateTable) clear() {
 func (t *stateTable) put(key listeners.Key, r listeners.Record, at listeners.Position) {
 	t.text = key.Append(t.text[:0])
 	if i, ok := t.places[string(t.text)]; ok {
-		t.rows[i].record, t.rows[i].position = fill(r, t.rows[i].record), at
+		t.rows[i].record, t.rows[i].position = Fill(r, t.rows[i].record), at
 		return
 	}
 	t.places[string(t.text)] = len(t.rows)
@@ -143,8 +143,8 @@ func (t *stateTable) compact() {
 	t.rows = kept
 }
 
-// fill returns a record whose unchanged columns are those of an older version.
-func fill(newer, older listeners.Record) listeners.Record {
+// Fill returns a record whose unchanged columns are those of an older version.
+func Fill(newer, older listeners.Record) listeners.Record {
 	if !older.Exists() || !newer.Exists() {
 		return newer
 	}

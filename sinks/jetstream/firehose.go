@@ -43,7 +43,8 @@ type Firehose struct {
 	recovered uint64 // what was acked when the last recovery began
 	dead      error  // the final error
 	regional  renumberer
-	bare      bool // a snapshot was begun whose end has no message so far
+	latest    *latest // of a bucket, nil otherwise
+	bare      bool    // a snapshot was begun whose end has no message so far
 
 	sub    *nats.Subscription
 	stop   context.CancelFunc
@@ -124,6 +125,12 @@ func (f *Firehose) Open(ctx context.Context) error {
 	f.stop = stop
 	f.wg.Go(func() { f.watch(watchCtx) })
 	f.opened = time.Now()
+	if f.latest != nil {
+		if err := f.latest.sweep(watchCtx); err != nil {
+			f.Close()
+			return err
+		}
+	}
 	if t.window > largeDuplicates && !f.opts.MsgID {
 		f.opts.Logger.WarnContext(ctx, "the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
 			"stream", f.opts.Stream, "duplicate_window", t.window)
@@ -153,7 +160,12 @@ func (f *Firehose) Stream() string { return f.opts.Stream }
 
 // Stored returns the position up to which everything is acknowledged. After
 // Open it is that of the stream's last message.
-func (f *Firehose) Stored() listeners.Position { return f.w.position() }
+func (f *Firehose) Stored() listeners.Position {
+	if f.latest != nil {
+		return f.latest.plain(f.w.position())
+	}
+	return f.w.position()
+}
 
 // Stalled implements [listeners.Durable].
 func (f *Firehose) Stalled() <-chan struct{} { return f.w.stalled }
@@ -165,10 +177,22 @@ func (f *Firehose) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		return err
 	}
 	if f.from.region != "" {
-		if b = f.regional.renumber(b, f.tail.position); b == nil {
+		tail := f.tail.position
+		if f.latest != nil {
+			tail = f.latest.plain(tail)
+		}
+		if b = f.regional.renumber(b, tail); b == nil {
 			return nil
 		}
 	}
+	if f.latest != nil {
+		return f.latest.onBatch(ctx, b)
+	}
+	return f.store(ctx, b)
+}
+
+// store sends what the stream does not hold yet of a batch.
+func (f *Firehose) store(ctx context.Context, b *listeners.Batch) error {
 	n := f.count(b)
 	start, err := f.plan(b, n)
 	if err != nil {

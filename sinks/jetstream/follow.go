@@ -262,11 +262,18 @@ func (c *cursor) check(ctx context.Context, seq uint64) error {
 		lost.Replaced = true
 		return lost
 	}
+	if compacted(info) {
+		return nil // what is gone was overwritten
+	}
 	if seq < info.State.FirstSeq && info.State.FirstSeq > origin(info) {
 		return lost
 	}
 	return nil
 }
+
+// compacted reports whether a stream keeps the last message of each subject, as
+// a bucket does.
+func compacted(info *natsjs.StreamInfo) bool { return info.Config.MaxMsgsPerSubject == 1 }
 
 // origin returns the sequence of a stream's very first message.
 func origin(info *natsjs.StreamInfo) uint64 { return max(info.Config.FirstSeq, 1) }

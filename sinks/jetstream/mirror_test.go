@@ -76,6 +76,11 @@ func publish(t testing.TB, nc *nats.Conn, r *tickets, opts *jetstream.Options) (
 	if err != nil {
 		t.Fatal(err)
 	}
+	return publishWith(t, f, r)
+}
+
+func publishWith(t testing.TB, f *jetstream.Firehose, r *tickets) (stop func()) {
+	t.Helper()
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +121,12 @@ func regionStored(t testing.TB, nc *nats.Conn, r *tickets) {
 // mirror follows the stream of tickets with a connection of its own.
 func mirror(t testing.TB, nc *nats.Conn, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
 	t.Helper()
-	s, err := jetstream.NewSource(nc, "GRID_TRAINS_TICKETS", opts)
+	return mirrorOf(t, nc, "GRID_TRAINS_TICKETS", opts)
+}
+
+func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
+	t.Helper()
+	s, err := jetstream.NewSource(nc, stream, opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,6 +44,9 @@ func (f *Firehose) send(ctx context.Context, e *entry, seq uint64) (fault bool, 
 		}
 		frame := f.encoder.Encode(e.batch, i)
 		m := f.out.message(frame)
+		if f.latest != nil {
+			f.latest.address(m, e.batch, i, frame)
+		}
 		size := len(m.Data) + len(frame.ID) + 2*len(frame.Subject) + headerEstimate
 		for {
 			reply, admission := f.w.admit(size, f.opts.MaxPendingBytes)

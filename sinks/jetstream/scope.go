@@ -14,6 +14,7 @@ import (
 type scope struct {
 	source string // the database or the grid
 	region string // "" for a database
+	bucket string // of a [NewLatest]; "" for a firehose
 }
 
 // NewRegion returns a firehose for the events of one region of a grid. It is as
@@ -56,6 +57,9 @@ func (s scope) validate() []string {
 }
 
 func (s scope) stream() string {
+	if s.bucket != "" {
+		return bucketStream(s.bucket)
+	}
 	if s.region != "" {
 		return RegionStreamName(s.source, s.region)
 	}
@@ -63,6 +67,9 @@ func (s scope) stream() string {
 }
 
 func (s scope) address() string {
+	if s.bucket != "" {
+		return bucketAddress(s.bucket)
+	}
 	if s.region != "" {
 		return sinks.RegionAddress(s.source, s.region)
 	}
@@ -70,6 +77,9 @@ func (s scope) address() string {
 }
 
 func (s scope) resetAddress() string {
+	if s.bucket != "" {
+		return bucketAddress(s.bucket) + bucketReset
+	}
 	if s.region != "" {
 		return sinks.RegionResetAddress(s.source, s.region)
 	}

@@ -289,7 +289,11 @@ func (s *Source) decode(ctx context.Context, a *arrival) (sinks.Part, bool, erro
 		s.opts.Logger.WarnContext(ctx, "a message is no event and is left out", "stream", s.stream, "sequence", a.seq, "subject", a.msg.Subject())
 		return sinks.Part{}, false, nil
 	}
-	p, err := s.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data())
+	address := a.msg.Subject()
+	if plain := h.Get(headerAddress); plain != "" {
+		address = plain // of an entry of a bucket
+	}
+	p, err := s.decoder.Decode(address, attributes(h), a.msg.Data())
 	if err != nil {
 		return p, false, fmt.Errorf("stream %s: sequence %d: %w", s.stream, a.seq, err)
 	}

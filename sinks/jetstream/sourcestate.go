@@ -46,7 +46,7 @@ func (s *Source) begin(ctx context.Context, c *cursor) (*take, error) {
 func (s *Source) place(ctx context.Context, info *natsjs.StreamInfo, t *take) (uint64, error) {
 	start := s.opts.Start
 	state := &info.State
-	cut := state.FirstSeq > origin(info) // the limits have taken something
+	cut := state.FirstSeq > origin(info) && !compacted(info) // the limits have taken something
 	switch {
 	case !start.After.IsZero():
 		stream, err := s.js.Stream(ctx, s.stream)
@@ -192,6 +192,9 @@ func (s *Source) addUp(ctx context.Context, wanted func(*listeners.Event) bool) 
 // snapshotStart returns the sequence from which on a stream adds up to the
 // whole state: that of the last reset of everything, or the very first one.
 func (s *Source) snapshotStart(ctx context.Context, info *natsjs.StreamInfo) (uint64, error) {
+	if compacted(info) {
+		return max(info.State.FirstSeq, 1), nil
+	}
 	start := uint64(0)
 	for _, filter := range []string{"cdc.*._control.reset.reset.all", "grid.*.*.reset.all"} {
 		seq, err := s.lastReset(ctx, filter)

@@ -55,6 +55,9 @@ func (f *Firehose) streamConfig() natsjs.StreamConfig {
 	if f.opts.MsgID {
 		c.Duplicates = 0 // the server's default
 	}
+	if f.latest != nil {
+		f.latest.configure(&c)
+	}
 	return c
 }
 
@@ -103,6 +106,8 @@ func (f *Firehose) check(c *natsjs.StreamConfig) error {
 		reason = "it does not acknowledge; set no_ack to false"
 	case !covers(c.Subjects, f.subjects()):
 		reason = fmt.Sprintf("its subjects %q do not hold %s; add that", c.Subjects, f.subjects())
+	case f.latest != nil && c.MaxMsgsPerSubject != 1:
+		reason = "it keeps more than the last value of a key; set its history (max_msgs_per_subject) to 1"
 	default:
 		return nil
 	}

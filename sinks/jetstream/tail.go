@@ -93,6 +93,7 @@ func (f *Firehose) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg,
 			Subject string `json:"subject"`
 			Seq     uint64 `json:"seq"`
 			Header  []byte `json:"hdrs"`
+			Data    []byte `json:"data"`
 		} `json:"message"`
 		Error *natsjs.APIError `json:"error"`
 	}
@@ -105,7 +106,7 @@ func (f *Firehose) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg,
 	if r.Message == nil {
 		return nil, natsjs.ErrInvalidJetStreamResponse
 	}
-	m := &natsjs.RawStreamMsg{Subject: r.Message.Subject, Sequence: r.Message.Seq}
+	m := &natsjs.RawStreamMsg{Subject: r.Message.Subject, Sequence: r.Message.Seq, Data: r.Message.Data}
 	if len(r.Message.Header) > 0 {
 		if m.Header, err = nats.DecodeHeadersMsg(r.Message.Header); err != nil {
 			return nil, err
