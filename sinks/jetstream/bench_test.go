@@ -1,6 +1,7 @@
 package jetstream_test
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"syscall"
@@ -98,4 +99,41 @@ func BenchmarkPublishMsgAsync(b *testing.B) {
 	if got := stream.CachedInfo().State.LastSeq; got != seq {
 		b.Fatal(fmt.Errorf("stored %d of %d", got, seq))
 	}
+}
+
+// BenchmarkSource reads a stream of events into a listener that scans a column
+// of each.
+func BenchmarkSource(b *testing.B) {
+	nc := connect(b, natstest.Run(b))
+	f := open(b, nc, nil)
+	const events = 100_000
+	for commit := uint64(1); commit <= events/1000; commit++ {
+		if err := feed(b.Context(), f, []*listeners.Batch{transaction(commit, 1000)}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := f.Flush(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	b.ResetTimer()
+	for range b.N {
+		s := source(b, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+		n := 0
+		l := listeners.ListenerFunc(func(_ context.Context, batch *listeners.Batch) error {
+			for i := range batch.Events {
+				var id int64
+				if err := batch.Events[i].After.Get("id").Scan(&id); err != nil {
+					return err
+				}
+				n++
+			}
+			return nil
+		})
+		subscribe(b, s, l, nil)
+		if err := s.Run(b.Context()); err != nil || n != events {
+			b.Fatalf("Run = %v after %d events, want nil after %d", err, n, events)
+		}
+	}
+	b.ReportMetric(float64(events)*float64(b.N)/b.Elapsed().Seconds(), "events/s")
 }

@@ -74,6 +74,15 @@
 // is another one, a reset and the present state follow, if the stream holds one;
 // otherwise [Source.Run] returns a [HistoryError]. A mirror then keeps what it has.
 //
+// # Latest state
+//
+// [NewLatest] and [NewRegionLatest] make firehoses that keep no history but the
+// latest state of each key, in a JetStream KV bucket that any client reads. A [Source] on
+// [LatestStream] begins with the bucket's content and goes on with every change,
+// so a mirror of it starts as fast as the state is small, however long the
+// history. What they do not keep is the borders of transactions, and of several
+// changes of a key, while a reader is behind, only the last.
+//
 // Not promised: several processes do not share the work of one source; each
 // hears everything. A message that somebody deleted from the middle of a stream
 // is not missed. Text of values is that of JSON, so it differs from what Postgres writes

@@ -50,7 +50,8 @@ func LatestStream(bucket string) string { return bucketStream(bucket) }
 //
 // The key of an entry is <schema>.<table>.<key>, for a region <region>.<key>,
 // each escaped by [sinks.EscapeToken] (the key's text as a whole). Its value is the body that the firehose has, without before; a
-// deleted key has a delete marker. Headers are those of the firehose. Columns
+// deleted key has a delete marker, and an update of the key is a delete of the old one and
+// a create of the new. Headers are those of the firehose. Columns
 // that Postgres left out of an update are filled in from the entry before.
 // Tables without a key end the subscription with an error.
 //
@@ -161,6 +162,7 @@ func (l *latest) onBatch(ctx context.Context, b *listeners.Batch) error {
 				}
 			}
 			c.Events = append(c.Events, gone)
+			e.Op = listeners.Create // under the new key
 		} else if e.Op == listeners.Update && e.After.Unchanged() != nil {
 			if err := l.complete(ctx, &c, &e, e.Key()); err != nil {
 				return err

@@ -29,7 +29,7 @@ type sale struct {
 	Price string // numeric
 	Paid  *bool
 	At    time.Time
-	Ts    *time.Time
+	Local *time.Time `db:"ts"`
 	D     time.Time
 	Code  []byte
 	Doc   json.RawMessage
@@ -79,8 +79,16 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(f.Close)
+	latest, err := jetstream.NewLatest(nc, source.Database(), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := latest.Open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(latest.Close)
 	there := new(listenertest.Recorder)
-	for name, l := range map[string]listeners.Listener{"firehose": f, "there": there} {
+	for name, l := range map[string]listeners.Listener{"firehose": f, "latest": latest, "there": there} {
 		if _, err := source.Subscribe(name, l, &listeners.SubscribeOptions{Current: true}); err != nil {
 			t.Fatal(err)
 		}
@@ -123,6 +131,16 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	}
 	start(t, reader)
 	wait(far)
+	bucket, err := jetstream.NewSource(connect(t, server), jetstream.LatestStream(jetstream.LatestName(source.Database())), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := grid.Mirror[int64, sale](g, "kept", bucket, &grid.MirrorOptions[sale]{Collection: "public.sales"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start(t, bucket)
+	wait(kept)
 
 	pgtest.Exec(t, db,
 		insert(21, 30),
@@ -152,14 +170,20 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		t.Errorf("what listeners heard (-at Postgres +at the stream):\n%s", shorter(diff))
 	}
 	eventually(t, "the mirrors are equal", func() bool {
-		return far.Err() != nil || own.Err() != nil || cmp.Equal(maps.Collect(own.All()), maps.Collect(far.All()))
+		return far.Err() != nil || own.Err() != nil || kept.Err() != nil ||
+			cmp.Equal(maps.Collect(own.All()), maps.Collect(far.All())) && cmp.Equal(maps.Collect(own.All()), maps.Collect(kept.All()))
 	})
+	keptLate, err := grid.Mirror[int64, sale](g, "keptLate", bucket, &grid.MirrorOptions[sale]{Collection: "public.sales"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(keptLate)
 	late, err := grid.Mirror[int64, sale](g, "late", reader, &grid.MirrorOptions[sale]{Collection: "public.sales"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	wait(late)
-	for name, m := range map[string]*grid.Region[int64, sale]{"far": far, "late": late} {
+	for name, m := range map[string]*grid.Region[int64, sale]{"far": far, "late": late, "kept": kept, "keptLate": keptLate} {
 		if diff := cmp.Diff(maps.Collect(own.All()), maps.Collect(m.All())); diff != "" || m.Err() != nil {
 			t.Errorf("mirror %s: %v (-at Postgres +at the stream):\n%s", name, m.Err(), shorter(diff))
 		}
