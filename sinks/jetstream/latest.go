@@ -59,6 +59,10 @@ func LatestStream(bucket string) string { return bucketStream(bucket) }
 // transaction is not visible as one. A truncate and a reset are entries under
 // "-control", and what they make obsolete is purged.
 //
+// Positions in a bucket have twice the index of the source's, and one more; the
+// firehose's Stored speaks of the source's. Who stores a reader's position takes
+// what the reader told.
+//
 // A [Source] on [LatestStream] begins with the bucket's content, and then hears
 // what is stored. While it is behind, it hears of several changes of a key only
 // the last, so an update may be the first that it hears of a row.

@@ -485,3 +485,60 @@ func TestSourceLag(t *testing.T) {
 		return err == nil && lag == (jetstream.SourceLag{})
 	})
 }
+
+// The last full reset counts, whatever partial ones came after it.
+func TestSourceAddsUpFromTheLastFullReset(t *testing.T) {
+	server := natstest.Run(t)
+	nc := connect(t, server)
+	partial := reset(6)
+	partial.Collections = []string{"public.trains"}
+	ended := live(6)
+	store(t, open(t, nc, nil), []*listeners.Batch{
+		transaction(1, 3), reset(4), snapshot(4, 5), partial, ended, transaction(7, 1),
+	})
+	stream, err := natstest.JetStream(t, server).Stream(t.Context(), "CDC_SHOP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Purge(t.Context(), natsjs.WithPurgeSequence(3)); err != nil { // so that the beginning is gone
+		t.Fatal(err)
+	}
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &jetstream.SourceOptions{UntilTip: true})
+	subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if got := len(events(r.Batches())); got != 6 {
+		t.Errorf("the present state has %d rows, want 6", got)
+	}
+}
+
+// Run ends soon after its context, and leaves nothing running, while there is
+// no server.
+func TestSourceEndsWithoutAServer(t *testing.T) {
+	server := natstest.Run(t)
+	nc := connect(t, server)
+	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 3)})
+	s := source(t, nc, nil)
+	sub := subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
+	stop := start(t, s)
+	select {
+	case <-sub.Live():
+	case <-t.Context().Done():
+	}
+	server.Stop()
+	late := subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
+	began := time.Now()
+	if err := stop(); err != nil {
+		t.Errorf("Run = %v, want nil", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("Run ended %s after its context", took)
+	}
+	select {
+	case <-late.Done():
+	default:
+		t.Error("a subscription goes on after Run has ended")
+	}
+}

@@ -70,17 +70,30 @@ func (s *Source) place(ctx context.Context, info *natsjs.StreamInfo, t *take) (u
 	return state.LastSeq + 1, nil
 }
 
-// timePlace asks the server, by a consumer, for the first message of a time.
+// timePlace returns the sequence of the first message that was stored at or
+// after the time, by bisection: a consumer that is asked does not notice at once
+// that ctx has ended.
 func (s *Source) timePlace(ctx context.Context, info *natsjs.StreamInfo) (uint64, error) {
-	for m, err := range Read(ctx, s.nc, s.stream, &ReadOptions{Time: s.opts.Start.Time}) {
-		if m.Sequence > 0 {
-			return m.Sequence, nil // also where the message is no event
-		}
-		if err != nil {
-			return 0, err
+	stream, err := s.js.Stream(ctx, s.stream)
+	if err != nil {
+		return 0, err
+	}
+	low, high := max(info.State.FirstSeq, 1), info.State.LastSeq+1
+	for low < high {
+		middle := low + (high-low)/2
+		m, err := stream.GetMsg(ctx, middle, natsjs.WithGetMsgSubject(">")) // or the next one that is left
+		switch {
+		case errors.Is(err, natsjs.ErrMsgNotFound):
+			high = middle
+		case err != nil:
+			return 0, fmt.Errorf("message %d: %w", middle, err)
+		case m.Sequence < high && m.Time.Before(s.opts.Start.Time):
+			low = m.Sequence + 1
+		default:
+			high = middle
 		}
 	}
-	return info.State.LastSeq + 1, nil
+	return low, nil
 }
 
 // before returns the position of the message before seq, and whether its
@@ -224,15 +237,31 @@ func (s *Source) lastReset(ctx context.Context, filter string) (uint64, error) {
 		return 0, err
 	}
 	last := uint64(0)
-	for subject := range info.State.Subjects { // a consumer's filter must be one of the stream's
-		for m, err := range Read(ctx, s.nc, s.stream, &ReadOptions{FilterSubjects: []string{subject}}) {
-			switch {
-			case err != nil && m.Sequence == 0:
-				return 0, err
-			case err == nil && m.Reset && m.Collections == nil:
+	for subject := range info.State.Subjects {
+		m, err := stream.GetLastMsgForSubject(ctx, subject)
+		if err == nil && ofAll(m) {
+			last = max(last, m.Sequence)
+			continue
+		}
+		// It concerns some collections only; there may be one before it.
+		for seq := max(info.State.FirstSeq, 1); err == nil; {
+			if m, err = stream.GetMsg(ctx, seq, natsjs.WithGetMsgSubject(subject)); err != nil {
+				break
+			}
+			if ofAll(m) {
 				last = max(last, m.Sequence)
 			}
+			seq = m.Sequence + 1
+		}
+		if !errors.Is(err, natsjs.ErrMsgNotFound) {
+			return 0, fmt.Errorf("resets: %w", err)
 		}
 	}
 	return last, nil
+}
+
+// ofAll reports whether a message is a reset of everything.
+func ofAll(m *natsjs.RawStreamMsg) bool {
+	reset, err := sinks.Decode(attributes(m.Header), m.Data)
+	return err == nil && reset.Reset && reset.Collections == nil
 }
