@@ -150,6 +150,9 @@ func (f *Firehose) Close() {
 	})
 }
 
+// Brokers returns the addresses of the URL, without user and password.
+func (f *Firehose) Brokers() string { return f.brokers.String() }
+
 // Stored returns the position up to which everything is stored by this
 // firehose; zero until something is.
 func (f *Firehose) Stored() listeners.Position { return f.queue.position() }
