@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -101,6 +102,8 @@ func (f *Firehose) Open(ctx context.Context) error {
 		s.txID = f.opts.TransactionalID
 		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(f.opts.TransactionTimeout))
 	}
+	// Brokers may be away for long. Nothing is given up but by a context.
+	opts = append(opts, kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)
