@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-matrix soak lint bench build need-go need-postgres need-cc
+.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-maven need-cc
 
 # What test-postgres-matrix tests with, and for how long soak goes on.
 VERSIONS ?= 14 15 16 17 18
@@ -27,6 +27,15 @@ test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those
 		echo "make: PostgreSQL $$version in $$bin" >&2; \
 		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 9m ./cdc/... ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
 	done
+
+# The broker's jars are about 45 MB. ROWCALL_KAFKA_LIBS names a directory that has them.
+ROWCALL_KAFKA_LIBS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rowcall/kafka-4.1.0
+test-kafka: need-go need-cc need-maven ## the Kafka firehose against a real broker
+	@ls "$(ROWCALL_KAFKA_LIBS)"/kafka_2.13-*.jar >/dev/null 2>&1 || { \
+		echo "make: fetching the jars of a Kafka broker into $(ROWCALL_KAFKA_LIBS)" >&2; \
+		mvn -q -B -f internal/tools/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory='$(ROWCALL_KAFKA_LIBS).part' && \
+		rm -rf '$(ROWCALL_KAFKA_LIBS)' && mv '$(ROWCALL_KAFKA_LIBS).part' '$(ROWCALL_KAFKA_LIBS)'; }
+	ROWCALL_KAFKA_LIBS='$(ROWCALL_KAFKA_LIBS)' CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 9m -run RealBroker -v ./sinks/kafka
 
 soak: need-postgres need-cc ## random histories with crashes, MINUTES=10 long; a failure prints its seed
 	ROWCALL_SOAK=$(MINUTES)m CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^TestRandomHistory$$' -v ./cdc
@@ -66,6 +75,13 @@ need-postgres: need-go
 	trap '$$root rm -f $$conf' EXIT; trap 'exit 1' HUP INT TERM; \
 	$$root mkdir -p "$${conf%/*}" && echo 'create_main_cluster = false' | $$root tee $$conf >/dev/null && \
 	packages=postgresql && why='the demo and the tests run a throw-away PostgreSQL; no cluster is set up' && \
+	$(apt_install)
+
+need-maven:
+	@command -v mvn >/dev/null && command -v java >/dev/null && exit 0; \
+	if ! command -v apt-get >/dev/null; then echo "make: a Kafka broker needs Java 17 and Maven; install them" >&2; exit 1; fi; \
+	$(as_root); \
+	packages='default-jre-headless maven' && why='the test runs a Kafka broker, which Maven fetches and Java runs' && \
 	$(apt_install)
 
 # The race detector links with C.

@@ -17,6 +17,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/kafka"
 )
 
 // openTimeout bounds the wait for a destination before a run.
@@ -26,8 +27,9 @@ const openTimeout = 30 * time.Second
 type destination struct {
 	name     string // of the subscription
 	listener listeners.Listener
-	gone     <-chan struct{} // closed when nobody takes events any more; nil if that cannot happen
-	closers  []func() error  // in the order of opening
+	sub      *listeners.Subscription // nil before it is made
+	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
+	closers  []func() error          // in the order of opening
 }
 
 // close releases what was opened, last first.
@@ -40,28 +42,74 @@ func (d *destination) close() error {
 	return errors.Join(errs...)
 }
 
-// openDestination opens what the flags ask for. The caller closes it, after
-// the source that writes to it has stopped. On error nothing stays open.
-func (a *app) openDestination(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) (*destination, error) {
-	switch f.to.value {
-	case toStdout:
-		watch, cancel := context.WithCancel(ctx)
-		gone, wait := readerGone(watch, a.stdout)
-		return &destination{
-			name: toStdout, listener: newLineSink(a.stdout), gone: gone,
-			closers: []func() error{func() error { cancel(); wait(); return nil }},
-		}, nil
-	case toDiscard:
-		return &destination{
-			name:     toDiscard,
-			listener: listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil }),
-		}, nil
+func closeAll(dests []*destination) error {
+	var errs []error
+	for _, d := range dests {
+		errs = append(errs, d.close())
 	}
-	d := &destination{name: "firehose"}
-	if err := d.openNATS(ctx, &f.nats, source, log, out); err != nil {
-		return nil, errors.Join(err, d.close())
+	return errors.Join(errs...)
+}
+
+// stored returns the position up to which all destinations have stored.
+func stored(dests []*destination) listeners.Position {
+	least := dests[0].sub.Stored()
+	for _, d := range dests[1:] {
+		if at := d.sub.Stored(); at.Compare(least) < 0 {
+			least = at
+		}
 	}
-	return d, nil
+	return least
+}
+
+// openDestinations opens what the flags ask for. The caller closes them, after
+// the source that writes to them has stopped. On error nothing stays open.
+func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) ([]*destination, error) {
+	var dests []*destination
+	for _, to := range f.to.list {
+		d := &destination{name: to}
+		dests = append(dests, d)
+		var err error
+		switch to {
+		case toStdout:
+			d.openStdout(ctx, a)
+		case toDiscard:
+			d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
+		case toNATS:
+			d.name = "firehose"
+			err = d.openNATS(ctx, &f.nats, source, log, out)
+		default:
+			d.name = "kafka"
+			err = d.openKafka(ctx, to, source, log, out)
+		}
+		if err != nil {
+			return nil, errors.Join(err, closeAll(dests))
+		}
+	}
+	return dests, nil
+}
+
+func (d *destination) openStdout(ctx context.Context, a *app) {
+	watch, cancel := context.WithCancel(ctx)
+	gone, wait := readerGone(watch, a.stdout)
+	d.listener, d.gone = newLineSink(a.stdout), gone
+	d.closers = append(d.closers, func() error { cancel(); wait(); return nil })
+}
+
+func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc.Source, log *slog.Logger, out *announcer) error {
+	firehose, err := kafka.New(brokers, source.Database(), &kafka.Options{Logger: log})
+	if err != nil {
+		return err
+	}
+	if err := firehose.Open(ctx); err != nil {
+		return err
+	}
+	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
+	d.listener = firehose
+
+	topics := sinks.DatabaseAddress(source.Database()) + ".<schema>.<table>"
+	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Brokers(), topics),
+		"publishing", "kafka", firehose.Brokers(), "topics", topics)
+	return nil
 }
 
 func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {

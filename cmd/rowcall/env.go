@@ -89,6 +89,10 @@ func (a *app) spelling(flag string) string {
 }
 
 func reset(f *pflag.Flag) {
-	_ = f.Value.Set(f.DefValue) // a default is valid
+	if list, ok := f.Value.(*targets); ok {
+		list.reset()
+	} else {
+		_ = f.Value.Set(f.DefValue) // a default is valid
+	}
 	f.Changed = false
 }

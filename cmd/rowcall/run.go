@@ -4,13 +4,14 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/rowcall/rowcall/cdc"
-	"github.com/rowcall/rowcall/listeners"
 )
 
 // runFlags are the flags of "rowcall run".
@@ -19,18 +20,11 @@ type runFlags struct {
 	reading       streamFlags
 	log           *logFlags
 	nats          natsFlags
-	to            *choice
+	to            *targets
 	untilCaughtUp bool
 	report        string
 	slot          *slotFlags
 }
-
-// Where events go.
-const (
-	toNATS    = "nats"
-	toStdout  = "stdout"
-	toDiscard = "discard"
-)
 
 func (a *app) runCommand() *cobra.Command {
 	f := new(runFlags)
@@ -54,6 +48,9 @@ database keep what was not read yet: if you do not come back, drop the slot with
   # All tables of two schemas, to a NATS server of yours:
   rowcall run --database-url postgres://app@localhost/shop --tables 'public.*,sales.*' --nats-url nats://nats:4222
 
+  # To Kafka, a topic for each table:
+  rowcall run --database-url postgres://app@localhost/shop --to kafka://localhost:9092
+
   # To another program, one JSON object (CloudEvents 1.0) per line:
   rowcall run --database-url postgres://app@localhost/shop --to stdout | jq .data.after
 
@@ -63,8 +60,8 @@ database keep what was not read yet: if you do not come back, drop the slot with
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd, f) },
 	}
 	f.source = addSourceFlags(cmd)
-	f.to = newChoice(toNATS, toNATS, toStdout, toDiscard)
-	cmd.Flags().Var(f.to, "to", "where the events go")
+	f.to = newTargets()
+	cmd.Flags().Var(f.to, "to", "where the events go; may be given several times")
 	f.nats.add(cmd)
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
@@ -88,11 +85,12 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 		logErr,
 		required(cmd, "database-url"),
 		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
+		f.to.check(a.spelling("to")),
 		f.nats.check(),
 		a.needs(cmd, "nats-creds", "nats-url"),
 		checkReport(f.report),
 	}
-	if f.to.value != toNATS {
+	if !f.to.has(toNATS) {
 		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
 	}
 	var source *cdc.Source
@@ -109,19 +107,20 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := source.Check(cmd.Context()); err != nil { // before a stream or a data directory exists
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
-	dest, err := a.openDestination(cmd.Context(), f, source, logger, out)
+	dests, err := a.openDestinations(cmd.Context(), f, source, logger, out)
 	if err != nil {
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
-	defer func() { err = errors.Join(err, dest.close()) }()
-	sub, err := source.Subscribe(dest.name, dest.listener, nil)
-	if err != nil {
-		return err
+	defer func() { err = errors.Join(err, closeAll(dests)) }()
+	for _, d := range dests {
+		if d.sub, err = source.Subscribe(d.name, d.listener, nil); err != nil {
+			return err
+		}
 	}
-	err = f.stream(cmd.Context(), source, sub, dest, out)
+	err = f.stream(cmd.Context(), source, dests, logger, out)
 	show.end()
 	if f.report != "" {
-		r := newReport(source.Stats(), sub.Stored(), time.Since(began))
+		r := newReport(source.Stats(), stored(dests), time.Since(began))
 		r.addSlot(cmd.Context(), source)
 		err = errors.Join(err, writeReport(f.report, r))
 	}
@@ -131,25 +130,38 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 // Why a run was stopped from inside.
 var (
 	errCaughtUp   = errors.New("caught up")
-	errSubEnded   = errors.New("the subscription has ended")
+	errSubsEnded  = errors.New("no destination is left")
 	errReaderGone = errors.New("nobody reads standard output any more")
 )
 
-// stream runs the source until it ends, the caller's context ends, the
-// destination fails, or everything is caught up. Nothing it started runs any
+// stream runs the source until it ends, the caller's context ends, no
+// destination is left, or everything is caught up. Nothing it started runs any
 // more when it returns.
-func (f *runFlags) stream(parent context.Context, source *cdc.Source, sub *listeners.Subscription, dest *destination, out *announcer) error {
+func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*destination, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	var watchers sync.WaitGroup
-	watchers.Go(func() {
-		select {
-		case <-sub.Done():
-			cancel(errSubEnded) // it may have an error of its own
-		case <-dest.gone:
-			cancel(errReaderGone)
-		case <-ctx.Done():
-		}
-	})
+	var left atomic.Int32
+	left.Store(int32(len(dests))) //nolint:gosec // a handful
+	for _, d := range dests {
+		watchers.Go(func() {
+			why := errSubsEnded // its subscription has the error
+			select {
+			case <-d.sub.Done():
+			case <-d.gone:
+				why = errReaderGone
+			case <-ctx.Done():
+				return
+			}
+			if left.Add(-1) == 0 {
+				cancel(why)
+				return
+			}
+			if err := d.sub.Err(); err != nil {
+				log.Error("a destination has failed; the others go on, and the slot keeps what it has not stored", "to", d.name, "error", err)
+			}
+			d.sub.Close()
+		})
+	}
 	watchers.Go(func() {
 		select {
 		case <-source.Ready():
@@ -166,12 +178,16 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, sub *liste
 	cancel(nil)
 	watchers.Wait()
 
-	switch {
-	case sub.Err() != nil:
-		return sub.Err()
+	var failed []error
+	for _, d := range dests {
+		failed = append(failed, d.sub.Err())
+	}
+	switch failure := errors.Join(failed...); {
+	case failure != nil:
+		return failure
 	case err != nil:
 		return err
-	case cause == nil || errors.Is(cause, errCaughtUp) || errors.Is(cause, errSubEnded):
+	case cause == nil || errors.Is(cause, errCaughtUp) || errors.Is(cause, errSubsEnded):
 		return nil
 	case parent.Err() == nil:
 		return cause

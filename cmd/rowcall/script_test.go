@@ -45,6 +45,8 @@ const patience = 30 * time.Second
 //	[!] created               there is a slot or a publication
 //	nats                      starts a NATS server, $NATS_URL
 //	stream NAME               creates a stream there that holds one message, not an event
+//	kafka                     starts a fake Kafka, $KAFKA_URL
+//	records TOPIC             prints keys and values of what is committed there
 //	freeport NAME             sets $NAME to a port that nobody uses
 //	usedport NAME             sets $NAME to a port that somebody uses
 //	waitfile FILE TEXT        waits until the file holds the text
@@ -67,6 +69,8 @@ func TestScripts(t *testing.T) {
 			"created":   scriptCreated,
 			"nats":      scriptNATS,
 			"stream":    scriptStream,
+			"kafka":     scriptKafka,
+			"records":   scriptRecords,
 			"freeport":  scriptFreePort,
 			"usedport":  scriptUsedPort,
 			"waitfile":  scriptWaitFile,

@@ -1,0 +1,56 @@
+// Package kafka stores events in Kafka topics: the firehose for readers of
+// Kafka.
+//
+// [Firehose] writes; any Kafka client reads. What a record looks like is
+// described in package sinks: attributes are headers with the prefix "ce_" and
+// plain values, as the CloudEvents binding for Kafka has them, the value is the
+// JSON body, and the key is the partitionkey attribute. Each table has a topic
+// of its own, named by the address without operation and partition, such as
+// "cdc.shop.public.seats", and the number of the partition is the one in the
+// address. A truncate goes to every partition of its topic, and a reset to
+// every partition of every topic that it concerns, since a reader of one
+// partition would not hear of it otherwise.
+//
+// # What is promised
+//
+// Order: the records of one partition are in the order of the source, and so
+// those of one key, unless the key itself changes. There is no order between
+// partitions.
+//
+// Once in effect: every event is in its partition once, across retries,
+// reconnects, and restarts of this process and of brokers. Within a run the
+// idempotent producer sees to that (acks=all). At a start the last record of
+// each partition says what is stored, and what the source sends again up to
+// there is left out. Kafka transactions see to it that what a killed process
+// had sent is either there before that look, or never: their transactional id,
+// which belongs to the database, fences the predecessor.
+//
+// Atomic: a transaction of the source is visible at once to readers with
+// isolation.level=read_committed, in all topics and partitions. Several of them
+// may share one Kafka transaction. One that takes longer to send than half of
+// [Options].TransactionTimeout arrives in parts.
+//
+// Complete: nothing is dropped. What cannot be stored for the time being is
+// tried again for as long as the firehose is open. What can never be stored
+// ends the subscription with an error that names it, and nothing behind it is
+// stored in its partition.
+//
+// Acknowledged: [Firehose.Stored] never runs ahead of the brokers'
+// acknowledgements, and of the commit of the Kafka transaction.
+//
+// Fenced: of two firehoses with one transactional id, the older one stops with
+// a [FencedError].
+//
+// # What is not promised
+//
+// An acknowledgement says that all replicas in sync have the record in memory.
+// Use a replication factor of three and min.insync.replicas=2 where a broker's
+// loss must not matter.
+//
+// With [Options].NoTransactions, nothing fences a predecessor: what it had in
+// flight when it was killed may be stored after its successor has looked, twice
+// then. Readers see parts of a transaction.
+//
+// A partition whose retention has removed every record has lost its writer's
+// place: after a restart the firehose stores again what its source sends again.
+package kafka

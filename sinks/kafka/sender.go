@@ -1,0 +1,142 @@
+package kafka
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// A sender is the goroutine that talks to the brokers. It takes all that waits,
+// sends it, and waits until all of it is stored; meanwhile the next lot gathers.
+//
+// Nothing is handed to the client while a lot is on its way. So a record that
+// can never be stored fails together with all that are behind it in its
+// partition, and none of these overtakes it.
+type sender struct {
+	client  *kgo.Client
+	queue   *queue
+	txID    string        // empty without transactions
+	half    time.Duration // of the transactions' timeout
+	begun   time.Time     // zero if no transaction is open
+	reached listeners.Position
+
+	mu    sync.Mutex
+	fault error // the first of the lot
+}
+
+// run returns when ctx has ended or sending has failed.
+func (s *sender) run(ctx context.Context) {
+	for {
+		chunks, flush, err := s.queue.take(ctx)
+		if err == nil {
+			err = s.send(ctx, chunks, flush)
+		}
+		if err != nil {
+			s.abort()
+			s.queue.fail(err)
+			return
+		}
+	}
+}
+
+func (s *sender) send(ctx context.Context, chunks []*chunk, flush bool) error {
+	ends := s.begun.IsZero()
+	records := 0
+	for _, c := range chunks {
+		records += len(c.records)
+		ends = c.ends
+		if c.upTo.Compare(s.reached) > 0 {
+			s.reached = c.upTo
+		}
+	}
+	if records > 0 {
+		if s.txID != "" && s.begun.IsZero() {
+			if err := s.client.BeginTransaction(); err != nil {
+				return s.explain("begin a transaction", err)
+			}
+			s.begun = time.Now()
+		}
+		for _, c := range chunks {
+			for _, r := range c.records {
+				s.client.Produce(ctx, r, s.promise)
+			}
+		}
+		if err := s.client.Flush(ctx); err != nil {
+			return err
+		}
+		s.mu.Lock()
+		fault := s.fault
+		s.mu.Unlock()
+		if fault != nil {
+			return fault
+		}
+	}
+	if !s.begun.IsZero() {
+		if !ends && !flush && time.Since(s.begun) < s.half {
+			return nil // the rest of the transaction is to come
+		}
+		if err := s.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
+			return s.explain("commit a transaction", err)
+		}
+		s.begun = time.Time{}
+	}
+	s.queue.committed(s.reached)
+	return nil
+}
+
+// promise is called by the client for each record.
+func (s *sender) promise(r *kgo.Record, err error) {
+	if err == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.fault == nil {
+		s.fault = s.explainRecord(r, err)
+	}
+}
+
+func (s *sender) explainRecord(r *kgo.Record, err error) error {
+	switch {
+	case errors.Is(err, kerr.MessageTooLarge):
+		return &TopicError{Topic: r.Topic, Reason: fmt.Sprintf(
+			"a record of about %d bytes (%s) is larger than it takes; raise its max.message.bytes, or leave the large column out of the publication", size(r), r.Key), Err: err}
+	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, context.Canceled):
+		return fmt.Errorf("topic %s: %w", r.Topic, err)
+	}
+	return s.explain("", explain(r.Topic, err))
+}
+
+// explain recognises that somebody else has taken over.
+func (s *sender) explain(what string, err error) error {
+	switch {
+	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.TransactionalIDNotFound):
+		if s.txID != "" {
+			return &FencedError{TransactionalID: s.txID, Err: err}
+		}
+	}
+	if what == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", what, explain("of the transactional id "+s.txID, err))
+}
+
+// abort undoes what the brokers hold of an open transaction, so that readers
+// need not wait for its timeout. It tries once.
+func (s *sender) abort() {
+	if s.begun.IsZero() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.client.AbortBufferedRecords(ctx) == nil {
+		_ = s.client.EndTransaction(ctx, kgo.TryAbort) // the brokers do it after the timeout
+	}
+}
