@@ -12,8 +12,8 @@ import (
 type entry[K comparable, V any] struct {
 	key K
 	val V
-	id  []byte // the encoded key; its capacity is its length, as memdb appends to it
-	// places in the region's indexes, nil where it is in none; as id
+	id  []byte // the encoded key
+	// places in the region's indexes, nil where it is in none
 	places [][]byte
 	shape  *shape
 	pos    listeners.Position
