@@ -15,11 +15,14 @@ type state[K comparable, V any] struct {
 }
 
 // A db holds the present state, and is changed under the region's mu.
-type db[K comparable, V any] struct{ now state[K, V] }
+type db[K comparable, V any] struct {
+	now state[K, V]
+	txn dbTxn[K, V] // the last one's memory
+}
 
 // newDB returns an empty database with this many indexes.
 func newDB[K comparable, V any](indexes int) *db[K, V] {
-	d := &db[K, V]{state[K, V]{ids: trie.New(func(e *entry[K, V]) []byte { return e.id })}}
+	d := &db[K, V]{now: state[K, V]{ids: trie.New(func(e *entry[K, V]) []byte { return e.id })}}
 	for slot := range indexes {
 		d.now.indexes = append(d.now.indexes, trie.New(func(e *entry[K, V]) []byte { return e.places[slot] }))
 	}
@@ -33,14 +36,12 @@ type dbTxn[K comparable, V any] struct {
 	indexes []trie.Txn[entry[K, V]]
 }
 
-// begin starts a transaction. There is one at a time.
-func (d *db[K, V]) begin() dbTxn[K, V] {
-	x := dbTxn[K, V]{db: d, ids: d.now.ids.Txn()}
-	if len(d.now.indexes) > 0 {
-		x.indexes = make([]trie.Txn[entry[K, V]], len(d.now.indexes))
-		for slot := range x.indexes {
-			x.indexes[slot] = d.now.indexes[slot].Txn()
-		}
+// begin starts a transaction, and gives up the one before.
+func (d *db[K, V]) begin() *dbTxn[K, V] {
+	x := &d.txn
+	x.db, x.ids, x.indexes = d, d.now.ids.Txn(), x.indexes[:0]
+	for slot := range d.now.indexes {
+		x.indexes = append(x.indexes, d.now.indexes[slot].Txn())
 	}
 	return x
 }

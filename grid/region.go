@@ -109,10 +109,8 @@ func (r *Region[K, V]) Name() string { return r.name }
 
 // Get returns the value of a key. It takes no lock.
 func (r *Region[K, V]) Get(k K) (V, bool) {
-	l := r.lookups.get()
-	l.id = encodeKey(r.codec, l.id[:0], &k)
-	e := r.view.Load().find(l)
-	r.lookups.put(l)
+	var room [idRoom]byte
+	e := r.view.Load().get(encodeKey(r.codec, room[:0], &k))
 	if e == nil {
 		var zero V
 		return zero, false

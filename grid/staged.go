@@ -76,8 +76,7 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 	if err := s.admitLocked(now, net); err != nil {
 		return err
 	}
-	txn := s.r.db.begin()
-	s.txn = &txn
+	s.txn = s.r.db.begin()
 	s.apply(net)
 	// The positions are those of the events, so entries get theirs only here.
 	slices.SortFunc(net, func(a, b netChange[K, V]) int { return cmp.Compare(a.order, b.order) })

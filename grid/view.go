@@ -38,6 +38,12 @@ type view[K comparable, V any] struct {
 	position listeners.Position
 }
 
+// idRoom is how long an id may be to be made on the stack for a look-up.
+const idRoom = 64
+
+// get returns the entry with this id, or nil.
+func (v *view[K, V]) get(id []byte) *entry[K, V] { return v.state.ids.Get(id) }
+
 // find returns the entry with l.id, or nil.
 func (v *view[K, V]) find(l *lookup) *entry[K, V] { return v.state.ids.Get(l.id) }
 

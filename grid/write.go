@@ -190,8 +190,8 @@ func (r *Region[K, V]) reserve(ctx context.Context) error {
 
 // newEntry returns an entry without a position. It copies id.
 func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
-	e := &entry[K, V]{shape: s, id: make([]byte, len(id)), key: k, val: v}
-	copy(e.id, id)
+	e := allocEntry[K, V](id)
+	e.shape, e.key, e.val = s, k, v
 	e.size = r.sizes.of(e.id, &e.val)
 	e.index(r.indexDefs())
 	return e
