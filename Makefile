@@ -52,8 +52,11 @@ lint: need-go ## run golangci-lint at the pinned version
 	fi; \
 	echo "$$lint run"; $$lint run
 
-bench: need-postgres ## drain a backlog beside pg_recvlogical, then the benchmarks of the packages
+# The peers of the regions are in a module of their own; -mod=mod lets it follow
+# the versions of ours.
+bench: need-postgres ## drain a backlog beside pg_recvlogical, regions beside their peers, then the benchmarks of the packages
 	$(GO) run ./internal/bench
+	cd internal/bench/regions && $(GO) run -mod=mod .
 	$(GO) test -run '^$$' -bench . ./...
 
 build: need-go ## build bin/rowcall

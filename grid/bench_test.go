@@ -196,7 +196,7 @@ func BenchmarkAll(b *testing.B) {
 	})
 }
 
-// BenchmarkPutFrom sets writers that go together into one memdb transaction
+// BenchmarkPutFrom sets writers that go together into one transaction
 // beside writers that each make their own.
 func BenchmarkPutFrom(b *testing.B) {
 	keys := benchKeys()

@@ -11,8 +11,7 @@ import (
 )
 
 // A draft is a transaction of a mirror before it is committed. Reads go to its
-// overlay and then to the state before it: reading from a modified memdb
-// transaction would copy the changed paths again for each write.
+// overlay and then to the state before it.
 type draft[K comparable, V any] struct {
 	r       *Region[K, V]
 	base    *view[K, V]             // nobody but the follower commits meanwhile
@@ -136,7 +135,7 @@ func (d *draft[K, V]) tellAll() {
 	})
 }
 
-// commitDraft applies a draft in one memdb transaction, shows the result with
+// commitDraft applies a draft in one transaction of the database, shows the result with
 // this position (an empty transaction's may be an older one, and is not), and
 // calls publish under the lock. It waits for room in the feed first.
 func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at listeners.Position, publish func()) error {
@@ -150,11 +149,7 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 	}
 	length := d.base.length
 	if d.cleared {
-		empty, err := newDB(r.indexDefs())
-		if err != nil {
-			return err
-		}
-		r.db, length = empty, 0
+		r.db, length = newDB[K, V](len(r.indexDefs())), 0
 	}
 	changes := d.sorted()
 	for _, c := range changes {
@@ -162,8 +157,7 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 			c.entry.index(r.indexDefs()) // for one that was added meanwhile
 		}
 	}
-	txn := r.db.Txn(true)
-	defer txn.Abort() // does nothing after Commit
+	txn := r.db.begin()
 	for _, c := range changes {
 		held := d.inBase(c.id)
 		switch {
@@ -171,17 +165,13 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 			if held == nil {
 				length++
 			}
-			if err := txn.Insert(table, c.entry); err != nil {
-				return err
-			}
+			txn.put(c.entry)
 		case held != nil:
 			length--
-			if err := txn.Delete(table, held); err != nil {
-				return err
-			}
+			txn.remove(held)
 		}
 	}
-	txn.Commit()
+	txn.commit()
 	if at.Compare(d.base.position) < 0 {
 		at = d.base.position
 	}
@@ -196,7 +186,7 @@ type draftChange[K comparable, V any] struct {
 	entry *entry[K, V]
 }
 
-// sorted returns the overlay in key order, in which memdb copies least.
+// sorted returns the overlay in key order, in which the tree copies least.
 func (d *draft[K, V]) sorted() []draftChange[K, V] {
 	changes := make([]draftChange[K, V], 0, len(d.overlay))
 	for id, e := range d.overlay {

@@ -1,6 +1,7 @@
 package grid
 
 import (
+	"bytes"
 	"errors"
 	"reflect"
 
@@ -10,14 +11,32 @@ import (
 // An entry is one version of a key's value. It is immutable and shared by the
 // map, by its older snapshots and by the events: it is their row.
 type entry[K comparable, V any] struct {
+	id  []byte // the encoded key
 	key K
 	val V
-	id  []byte // the encoded key; its capacity is its length, as memdb appends to it
-	// places in the region's indexes, nil where it is in none; as id
+	// places in the region's indexes, nil where it is in none
 	places [][]byte
 	shape  *shape
 	pos    listeners.Position
 	size   int // estimated
+}
+
+// A shortEntry is an entry and its id in one piece of memory, which saves an
+// allocation and, for a look-up that compares the id, a cache miss.
+type shortEntry[K comparable, V any] struct {
+	room [16]byte
+	entry[K, V]
+}
+
+// allocEntry returns an entry of which only the id is set, to a copy.
+func allocEntry[K comparable, V any](id []byte) *entry[K, V] {
+	var short *shortEntry[K, V]
+	if len(id) > len(short.room) {
+		return &entry[K, V]{id: bytes.Clone(id)}
+	}
+	short = new(shortEntry[K, V])
+	short.id = short.room[:copy(short.room[:], id):len(id)]
+	return &short.entry
 }
 
 var (

@@ -7,9 +7,6 @@ import (
 	"iter"
 	"reflect"
 	"slices"
-	"strconv"
-
-	"github.com/hashicorp/go-memdb"
 )
 
 // IndexOptions set up an index. Nil and zero mean the defaults.
@@ -117,7 +114,7 @@ func (x *Index[K, V, I]) Range(from, to I) iter.Seq2[K, V] {
 
 // walk yields from this encoded value on, while within says so of the place.
 func (x *Index[K, V, I]) walk(from []byte, yield func(K, V) bool, within func(at []byte) bool) {
-	x.r.view.Load().seek(slotName(x.slot), from, func(e *entry[K, V]) bool {
+	x.r.view.Load().seek(x.slot, from, func(e *entry[K, V]) bool {
 		return within(e.places[x.slot]) && yield(e.key, e.val)
 	})
 }
@@ -125,7 +122,7 @@ func (x *Index[K, V, I]) walk(from []byte, yield func(K, V) bool, within func(at
 // holder returns the first entry with this encoded index value, or nil.
 func (v *view[K, V]) holder(slot int, value []byte) *entry[K, V] {
 	var found *entry[K, V]
-	v.seek(slotName(slot), value, func(e *entry[K, V]) bool {
+	v.seek(slot, value, func(e *entry[K, V]) bool {
 		if bytes.HasPrefix(e.places[slot], value) {
 			found = e
 		}
@@ -133,24 +130,6 @@ func (v *view[K, V]) holder(slot int, value []byte) *entry[K, V] {
 	})
 	return found
 }
-
-func slotName(slot int) string { return "index " + strconv.Itoa(slot) }
-
-// A slotIndexer finds entries by their places in one index. To memdb the places
-// are unique, since they end with the id.
-type slotIndexer[K comparable, V any] struct {
-	indexer[K, V]
-
-	slot int
-}
-
-// FromObject implements [memdb.SingleIndexer].
-func (x slotIndexer[K, V]) FromObject(obj any) (bool, []byte, error) {
-	at := obj.(*entry[K, V]).places[x.slot] //nolint:errcheck // the table holds nothing else
-	return at != nil, at, nil
-}
-
-var _ memdb.SingleIndexer = slotIndexer[string, int]{}
 
 // addIndex builds the table anew, with one more index.
 func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
@@ -165,13 +144,9 @@ func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
 	}
 	slot = len(defs)
 	defs = append(slices.Clip(defs), def)
-	db, err := newDB(defs)
-	if err != nil {
-		return 0, err
-	}
+	fresh := newDB[K, V](len(defs))
 	now := r.view.Load()
-	txn := db.Txn(true)
-	defer txn.Abort() // does nothing after Commit
+	txn := fresh.begin()
 	holders := make(map[string]K)
 	now.all(func(e *entry[K, V]) bool {
 		c := *e // the one that others read stays as it is
@@ -185,14 +160,14 @@ func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
 			}
 			holders[value] = c.key
 		}
-		err = txn.Insert(table, &c)
-		return err == nil
+		txn.put(&c)
+		return true
 	})
 	if err != nil {
 		return 0, err
 	}
-	txn.Commit()
-	r.db = db
+	txn.commit()
+	r.db = fresh
 	r.indexes.Store(&defs)
 	r.show(now.length, now.position)
 	return slot, nil

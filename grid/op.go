@@ -42,7 +42,6 @@ func (p *ops[K, V]) get() *op[K, V] {
 		return o
 	}
 	o := &op[K, V]{done: make(chan struct{}, 1)}
-	o.args[0] = &o.lookup
 	return o
 }
 
@@ -106,11 +105,8 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 	}
 }
 
-// commitLocked commits ops in one memdb transaction, each as a transaction of
-// the region's own, in their order.
-//
-// What is there is read from the state before and from the ops before, and not
-// from the modified memdb transaction, which would copy the paths again.
+// commitLocked commits ops in one transaction of the database, each as a
+// transaction of the region's own, in their order.
 func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 	if r.closed {
 		fail(ops, ErrClosed)
@@ -118,8 +114,7 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 	}
 	now := r.view.Load()
 	length, pos, at := now.length, now.position, time.Now()
-	txn := r.db.Txn(true)
-	defer txn.Abort() // does nothing after Commit
+	txn := r.db.begin()
 	for i, o := range ops {
 		before, settled := earlier(ops[:i], o.id)
 		if !settled {
@@ -136,25 +131,21 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 		}
 		pos = following(pos)
 		if o.next == nil {
-			err = txn.Delete(table, before)
+			txn.remove(before)
 			length--
 		} else {
 			o.next.pos = pos
-			err = txn.Insert(table, o.next)
+			txn.put(o.next)
 			if before == nil {
 				length++
 			}
-		}
-		if err != nil {
-			fail(ops, err)
-			return
 		}
 		o.pos, o.change = pos, r.newChange(before, o.next, pos, at)
 	}
 	if pos == now.position {
 		return
 	}
-	txn.Commit()
+	txn.commit()
 	r.show(length, pos)
 	for _, o := range ops {
 		if o.change != nil {

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 )
 
-// maxGroup is how many single writes go into one memdb transaction at most. A
+// maxGroup is how many single writes go into one transaction of the database at most. A
 // group costs comparisons in the square of its size.
 const maxGroup = 64
 

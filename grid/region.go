@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
-
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -53,7 +51,7 @@ type Region[K comparable, V any] struct {
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.
 	mu     sync.Mutex
-	db     *memdb.MemDB
+	db     *db[K, V]
 	closed bool
 
 	shape *shape // of an open region; a mirror takes it from its source
@@ -102,9 +100,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
-	if r.db, err = newDB[K, V](nil); err != nil {
-		return nil, fmt.Errorf("grid: region %q: %w", name, err)
-	}
+	r.db = newDB[K, V](0)
 	return r, nil
 }
 
@@ -113,10 +109,8 @@ func (r *Region[K, V]) Name() string { return r.name }
 
 // Get returns the value of a key. It takes no lock.
 func (r *Region[K, V]) Get(k K) (V, bool) {
-	l := r.lookups.get()
-	l.id = encodeKey(r.codec, l.id[:0], &k)
-	e := r.view.Load().find(l)
-	r.lookups.put(l)
+	var room [idRoom]byte
+	e := r.view.Load().get(encodeKey(r.codec, room[:0], &k))
 	if e == nil {
 		var zero V
 		return zero, false

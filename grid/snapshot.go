@@ -36,10 +36,8 @@ func (s Snapshot[K, V]) Get(k K) (V, bool) {
 
 // Entry returns the value of a key with its version.
 func (s Snapshot[K, V]) Entry(k K) (Entry[K, V], bool) {
-	l := s.r.lookups.get()
-	defer s.r.lookups.put(l)
-	l.id = encodeKey(s.r.codec, l.id[:0], &k)
-	e := s.v.find(l)
+	var room [idRoom]byte
+	e := s.v.get(encodeKey(s.r.codec, room[:0], &k))
 	if e == nil {
 		return Entry[K, V]{}, false
 	}

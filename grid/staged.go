@@ -7,8 +7,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/hashicorp/go-memdb"
-
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -20,7 +18,7 @@ type staged[K comparable, V any] struct {
 	count  int                          // of writes, overwritten ones too
 
 	// What prepareLocked made ready for commitLocked.
-	txn    *memdb.Txn
+	txn    *dbTxn[K, V]
 	batch  *listeners.Batch
 	length int
 }
@@ -44,7 +42,7 @@ func (s *staged[K, V]) write(id []byte, next *entry[K, V]) {
 	s.writes[string(id)] = stagedWrite[K, V]{next: next, id: id, order: s.count}
 }
 
-// sorted returns the writes in key order, in which memdb copies least.
+// sorted returns the writes in key order, in which the tree copies least.
 func (s *staged[K, V]) sorted() []stagedWrite[K, V] {
 	return slices.SortedFunc(maps.Values(s.writes), func(a, b stagedWrite[K, V]) int { return bytes.Compare(a.id, b.id) })
 }
@@ -78,11 +76,8 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 	if err := s.admitLocked(now, net); err != nil {
 		return err
 	}
-	s.txn = s.r.db.Txn(true)
-	if err := s.apply(net); err != nil {
-		s.abortLocked()
-		return err
-	}
+	s.txn = s.r.db.begin()
+	s.apply(net)
 	// The positions are those of the events, so entries get theirs only here.
 	slices.SortFunc(net, func(a, b netChange[K, V]) int { return cmp.Compare(a.order, b.order) })
 	pos := following(now.position)
@@ -137,24 +132,19 @@ func (s *staged[K, V]) admitLocked(now *view[K, V], net []netChange[K, V]) error
 	return nil
 }
 
-func (s *staged[K, V]) apply(net []netChange[K, V]) error {
+func (s *staged[K, V]) apply(net []netChange[K, V]) {
 	for _, c := range net {
-		var err error
 		switch {
 		case c.after == nil:
-			err = s.txn.Delete(table, c.before)
+			s.txn.remove(c.before)
 			s.length--
 		case c.before == nil:
 			s.length++
 			fallthrough
 		default:
-			err = s.txn.Insert(table, c.after)
-		}
-		if err != nil {
-			return err
+			s.txn.put(c.after)
 		}
 	}
-	return nil
 }
 
 // commitLocked makes what was prepared visible, tells the feed, and returns the
@@ -163,7 +153,7 @@ func (s *staged[K, V]) commitLocked() listeners.Position {
 	if s.txn == nil {
 		return listeners.Position{}
 	}
-	s.txn.Commit()
+	s.txn.commit()
 	s.r.show(s.length, s.batch.Position)
 	s.r.feed.Append(s.batch)
 	return s.batch.Position
@@ -171,8 +161,5 @@ func (s *staged[K, V]) commitLocked() listeners.Position {
 
 // abortLocked takes back what was prepared.
 func (s *staged[K, V]) abortLocked() {
-	if s.txn != nil {
-		s.txn.Abort()
-		s.txn, s.batch = nil, nil
-	}
+	s.txn, s.batch = nil, nil
 }

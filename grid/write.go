@@ -165,11 +165,7 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 	case now.length == 0:
 		return listeners.Position{}, nil
 	}
-	empty, err := newDB(r.indexDefs())
-	if err != nil {
-		return listeners.Position{}, err
-	}
-	r.db = empty
+	r.db = newDB[K, V](len(r.indexDefs()))
 	one := r.newChange(nil, nil, following(now.position), time.Now())
 	one.event[0].Op, one.event[0].Cause = listeners.Truncate, listeners.CauseClear
 	r.show(0, one.batch.Position)
@@ -194,8 +190,8 @@ func (r *Region[K, V]) reserve(ctx context.Context) error {
 
 // newEntry returns an entry without a position. It copies id.
 func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
-	e := &entry[K, V]{shape: s, id: make([]byte, len(id)), key: k, val: v}
-	copy(e.id, id)
+	e := allocEntry[K, V](id)
+	e.shape, e.key, e.val = s, k, v
 	e.size = r.sizes.of(e.id, &e.val)
 	e.index(r.indexDefs())
 	return e
@@ -204,7 +200,7 @@ func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
 // show makes the committed state of the database the one that readers see. The
 // caller holds mu, or is alone.
 func (r *Region[K, V]) show(length int, at listeners.Position) {
-	r.view.Store(&view[K, V]{txn: r.db.Txn(false), length: length, position: at})
+	r.view.Store(&view[K, V]{state: r.db.now, length: length, position: at})
 }
 
 // following returns the position of the next transaction of an open region.
