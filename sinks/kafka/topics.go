@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
@@ -80,13 +82,25 @@ func (f *Firehose) ensureTopic(ctx context.Context, name string) (*topic, error)
 	if r := f.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
-	_, err := f.admin.CreateTopic(ctx, int32(f.opts.Partitions), int16(f.opts.Replicas), configs, name) //nolint:gosec // both were checked
-	if errors.Is(err, kerr.TopicAlreadyExists) {
-		// Made since Open, so its tails are not known.
-		return nil, &TopicError{Topic: name, Reason: "somebody else has made it while this firehose ran; start it again, and see who writes there"}
-	}
+	tries := 0
+	err := backoff.Retry(func() error {
+		tries++
+		_, err := f.admin.CreateTopic(ctx, int32(f.opts.Partitions), int16(f.opts.Replicas), configs, name) //nolint:gosec // both were checked
+		switch {
+		case err == nil, tries > 1 && errors.Is(err, kerr.TopicAlreadyExists):
+			return nil // the answer to an earlier try was lost
+		case errors.Is(err, kerr.TopicAlreadyExists):
+			// Made since Open, so its tails are not known.
+			return backoff.Permanent(&TopicError{Topic: name, Reason: "somebody else has made it while this firehose ran; start it again, and see who writes there"})
+		}
+		err = explain(name, err)
+		if _, final := errors.AsType[*TopicError](err); final {
+			return backoff.Permanent(err)
+		}
+		return err
+	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0)), ctx))
 	if err != nil {
-		return nil, explain(name, err)
+		return nil, err
 	}
 	t := f.newTopic(name)
 	f.topics[name] = t
