@@ -8,8 +8,8 @@ import "context"
 // blocks the source.
 //
 // Returning nil says that the batch is handled. An error or a panic ends the
-// subscription, which then reports a [ListenerError]; nothing is retried. The
-// context ends when the subscription is closed.
+// subscription, which then reports a [ListenerError], unless a [RetryPolicy] says
+// otherwise. The context ends when the subscription is closed.
 type Listener interface {
 	OnBatch(ctx context.Context, b *Batch) error
 }
@@ -80,6 +80,9 @@ type SubscribeOptions struct {
 	// usual batch. It means nothing with [OverflowBlock], where the feed has the
 	// limit. Default [DefaultBacklogBytes].
 	BacklogBytes int64
+	// Retry says what happens when the listener fails. Default: the subscription
+	// ends.
+	Retry *RetryPolicy
 }
 
 func (o *SubscribeOptions) withDefaults() SubscribeOptions {

@@ -140,6 +140,11 @@ func (s *Subscription) next() (*Batch, error) {
 		if s.feed.closed() {
 			return nil, nil
 		}
+		if s.relay != nil {
+			if err := s.relay.tend(); err != nil {
+				return nil, err
+			}
+		}
 		if err := s.relieve(); err != nil {
 			return nil, err
 		}
@@ -235,6 +240,9 @@ func (s *Subscription) deliver(b *Batch) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
+	if s.relay != nil {
+		return s.relay.deliver(b)
+	}
 	var wanted *Batch
 	err := s.call(b.Position, func(ctx context.Context) error {
 		if wanted = s.filter(b); wanted == nil {
@@ -245,17 +253,24 @@ func (s *Subscription) deliver(b *Batch) error {
 	if err != nil {
 		return err
 	}
+	s.handled(b.Kind, b.Position, wanted != nil)
+	return nil
+}
+
+// handled takes note of a batch that was handled, or not told since nothing in
+// it was wanted.
+func (s *Subscription) handled(kind Kind, p Position, told bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.passed = b.Position
-	if wanted != nil {
-		s.delivered = b.Position
+	s.passed = p
+	if told {
+		s.delivered = p
 	}
 	switch {
-	case wanted == nil:
-	case b.Kind == Reset:
+	case !told:
+	case kind == Reset:
 		s.joining = true
-	case b.Kind == Live:
+	case kind == Live:
 		s.joining = false
 		if !s.live {
 			s.live = true
@@ -263,7 +278,6 @@ func (s *Subscription) deliver(b *Batch) error {
 		}
 	}
 	s.movedLocked()
-	return nil
 }
 
 // filter returns the part of b that the subscription asked for, nil if that is
@@ -328,14 +342,18 @@ func (s *Subscription) call(at Position, f func(context.Context) error) (err err
 		if err == nil {
 			return
 		}
-		if s.ctx.Err() != nil {
-			err = context.Cause(s.ctx) // closed meanwhile: not the listener's fault
-		} else {
-			err = &ListenerError{Subscription: s.name, Position: at, Err: err}
-		}
+		err = s.blame(at, err)
 		s.failure = err
 	}()
 	return f(s.ctx)
+}
+
+// blame names a callback's error, unless the subscription was closed meanwhile.
+func (s *Subscription) blame(at Position, err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	return &ListenerError{Subscription: s.name, Position: at, Err: err}
 }
 
 func (s *Subscription) last() Position {
