@@ -22,7 +22,11 @@ func (s *Subscription) wake() {
 func (s *Subscription) run(join Join) {
 	s.failure = errGoexit
 	defer s.end()
-	s.failure = s.loop(join)
+	err := s.loop(join)
+	if errors.Is(err, errFeedEnded) {
+		err = s.finish()
+	}
+	s.failure = err
 }
 
 // end is the last that its goroutine does, even if a callback ended that.
@@ -36,6 +40,9 @@ func (s *Subscription) end() {
 	s.err = err
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
+	if s.relay != nil {
+		s.relay.stop()
+	}
 	s.feed.remove(s)
 	s.leave()
 	close(s.done)
@@ -44,6 +51,9 @@ func (s *Subscription) end() {
 func (s *Subscription) loop(join Join) error {
 	if s.durable != nil {
 		s.stalled = s.durable.Stalled()
+	}
+	if s.relay != nil {
+		s.relay.start()
 	}
 	if join != nil {
 		if err := s.join(join); err != nil {
@@ -199,6 +209,11 @@ func (s *Subscription) relieve() error {
 // flush has the durable listener store what it took. It ends early when the
 // feed is closed, since finish tries again, and not for ever.
 func (s *Subscription) flush() error {
+	if s.relay != nil {
+		if err := s.relay.idle(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := s.whileOpen()
 	defer cancel(nil)
 	err := s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
@@ -227,6 +242,14 @@ func (s *Subscription) leftOut(b *Batch) bool {
 // pass takes note that everything up to a position is not to be delivered or
 // contained in what was.
 func (s *Subscription) pass(p Position) {
+	if s.relay != nil {
+		s.relay.skip(p)
+		return
+	}
+	s.skipTo(p)
+}
+
+func (s *Subscription) skipTo(p Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.Compare(s.passed) > 0 {
@@ -364,6 +387,12 @@ func (s *Subscription) last() Position {
 
 // finish is the end of a subscription whose feed was closed.
 func (s *Subscription) finish() error {
+	if s.relay != nil {
+		s.relay.stop()
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+	}
 	if s.durable == nil {
 		return nil
 	}

@@ -80,16 +80,16 @@ func (p *RetryPolicy) check() error {
 	}
 	var faults []error
 	if p.Attempts < 0 || p.Delay < 0 || p.MaxDelay < 0 || p.ParkMax < 0 || p.ParkBytes < 0 {
-		faults = append(faults, errors.New("Retry: Attempts, Delay, MaxDelay, ParkMax and ParkBytes must not be negative"))
+		faults = append(faults, errors.New("retry: Attempts, Delay, MaxDelay, ParkMax and ParkBytes must not be negative"))
 	}
 	if p.Multiplier != 0 && !(p.Multiplier >= 1) {
-		faults = append(faults, fmt.Errorf("Retry: a Multiplier of %g makes delays shorter; use 1 or more", p.Multiplier))
+		faults = append(faults, fmt.Errorf("retry: a Multiplier of %g makes delays shorter; use 1 or more", p.Multiplier))
 	}
 	if !(p.Jitter <= 1) {
-		faults = append(faults, fmt.Errorf("Retry: a Jitter of %g is more than the whole delay", p.Jitter))
+		faults = append(faults, fmt.Errorf("retry: a Jitter of %g is more than the whole delay", p.Jitter))
 	}
 	if p.MaxDelay > 0 && p.Delay > p.MaxDelay {
-		faults = append(faults, fmt.Errorf("Retry: the first delay, %s, is longer than MaxDelay, %s", p.Delay, p.MaxDelay))
+		faults = append(faults, fmt.Errorf("retry: the first delay, %s, is longer than MaxDelay, %s", p.Delay, p.MaxDelay))
 	}
 	return errors.Join(faults...)
 }
@@ -120,7 +120,7 @@ func orDefault[T comparable](v, fallback T) T {
 // delay returns how long to wait after the n-th failure, counted from 1.
 func (p *RetryPolicy) delay(n int) time.Duration {
 	d := min(float64(p.Delay)*math.Pow(p.Multiplier, float64(n-1)), float64(p.MaxDelay))
-	return time.Duration(d * (1 - p.Jitter*rand.Float64())) //nolint:gosec // no secret
+	return time.Duration(d * (1 - p.Jitter*rand.Float64()))
 }
 
 // attemptKey marks the context of a callback with the number of its attempt.
