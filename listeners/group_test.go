@@ -199,10 +199,14 @@ func TestGroupThatFails(t *testing.T) {
 		want  outcome
 	}{
 		"without a policy": {nil, outcome{"[1]@0s", "", "attempt 1 at a group of 3", 1}},
-		"retried": {&listeners.RetryPolicy{Attempts: 2, Delay: time.Second, Jitter: -1},
-			outcome{"[1]@0s [2]@1s", "", "attempt 4 at a group of 1", 2}},
-		"parked": {&listeners.RetryPolicy{Attempts: 2, Delay: time.Second, Jitter: -1, Park: true},
-			outcome{"[1]@0s [2]@1s [4]@2s", "1:3#4!(s3)", "", 2}},
+		"retried": {
+			&listeners.RetryPolicy{Attempts: 2, Delay: time.Second, Jitter: -1},
+			outcome{"[1]@0s [2]@1s", "", "attempt 4 at a group of 1", 2},
+		},
+		"parked": {
+			&listeners.RetryPolicy{Attempts: 2, Delay: time.Second, Jitter: -1, Park: true},
+			outcome{"[1]@0s [2]@1s [4]@2s", "1:3#4!(s3)", "", 2},
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
