@@ -11,7 +11,8 @@
 // Order: a subscription sees batches in commit order and, within a batch,
 // events in the order of the statements that made them. A subscription calls
 // its listener on one goroutine, one batch at a time, unless it asks for
-// Workers: then a key's events are in order. Nothing is promised about the order in which two subscriptions hear of the same batch.
+// Workers: then a key's events are in order. Nothing is promised
+// about the order in which two subscriptions hear of the same batch.
 //
 // Completeness: a subscription sees every batch appended after it joined, until
 // it or its feed is closed. A feed that is full blocks its writer; nothing is
