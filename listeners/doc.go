@@ -10,7 +10,8 @@
 //
 // Order: a subscription sees batches in commit order and, within a batch,
 // events in the order of the statements that made them. A subscription calls
-// its listener on one goroutine, one batch at a time. Nothing is promised
+// its listener on one goroutine, one batch at a time, unless it asks for
+// Workers: then a key's events are in order. Nothing is promised
 // about the order in which two subscriptions hear of the same batch.
 //
 // Completeness: a subscription sees every batch appended after it joined, until
@@ -28,7 +29,15 @@
 // Atomicity: a transaction is one batch. Only a transaction too large for
 // memory comes in several, and then [Batch.First] and [Batch.Last] say so.
 //
-// Isolation: an error, a panic or an endless callback ends or stalls its own
+// Retry: with a [RetryPolicy] a batch that fails is handed over again after a
+// delay, and what still fails can be parked, see [Subscription.Parked]. Later
+// batches of its keys wait behind it, and the subscription's position stays
+// before it, until somebody retries or discards it. The list is bounded and in
+// memory; what does not fit ends the subscription.
+//
+// Groups: with a [GroupPolicy] a listener gets several whole batches at once.
+//
+// Isolation: unless it is retried, an error, a panic or an endless callback ends or stalls its own
 // subscription. A stalled subscription makes the writer of its feed wait once
 // the feed's memory is used up, until it goes on or is closed, unless its
 // [Overflow] says otherwise; other subscriptions keep what they have.

@@ -2,6 +2,7 @@ package listeners
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -155,7 +156,7 @@ type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
 // overflow, and tells the state as it is then, or later.
 func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join Join) (*Subscription, error) {
 	o := opts.withDefaults()
-	if err := o.check(l, join); err != nil {
+	if err := errors.Join(o.check(l, join), o.checkRelay(l)); err != nil {
 		return nil, fmt.Errorf("subscribe %q: %w", name, err)
 	}
 	s := newSubscription(f, name, l, o)

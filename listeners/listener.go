@@ -3,13 +3,13 @@ package listeners
 import "context"
 
 // A Listener receives batches. Its subscription calls it on one goroutine, one
-// batch at a time, in order; two subscriptions call their listeners
+// batch at a time, in order, unless it has asked for Workers; two subscriptions call their listeners
 // independently. It may take as long as it needs: the feed buffers, and then
 // blocks the source.
 //
 // Returning nil says that the batch is handled. An error or a panic ends the
-// subscription, which then reports a [ListenerError]; nothing is retried. The
-// context ends when the subscription is closed.
+// subscription, which then reports a [ListenerError], unless a [RetryPolicy] says
+// otherwise. The context ends when the subscription is closed.
 type Listener interface {
 	OnBatch(ctx context.Context, b *Batch) error
 }
@@ -80,6 +80,31 @@ type SubscribeOptions struct {
 	// usual batch. It means nothing with [OverflowBlock], where the feed has the
 	// limit. Default [DefaultBacklogBytes].
 	BacklogBytes int64
+	// Retry says what happens when the listener fails. Default: the subscription
+	// ends.
+	Retry *RetryPolicy
+	// Group hands several batches over at once, to a [GroupListener]. Default: one
+	// at a time.
+	Group *GroupPolicy
+	// Workers is how many goroutines call the listener at the same time. Each gets
+	// the events of some keys, and all of those: a key's events are in order,
+	// those of different keys may not be. What a worker gets is its part of a
+	// transaction, as a batch with the Position and Tx of that, and with First and
+	// Last as if it were all. What may concern several keys is handed over whole,
+	// as if there were no workers, when everything before it is handled, and before
+	// anything after it begins: a Reset, a Live, and a batch that holds a truncate,
+	// a message, an update of a key, or a row without a whole key.
+	//
+	// The position of the subscription is that up to which everything is handled.
+	// The first worker to fail ends the subscription; the context of the others
+	// ends. A worker parks its part of a transaction, and only its own keys wait
+	// behind that. A Durable listener cannot have several. Default: one.
+	Workers int
+	// InFlightBytes is how much may be taken off the feed, with Workers or Group,
+	// and not be handled, in bytes of [Batch.Size], besides one more batch. That is
+	// part of the [Lag] and beyond what the feed and BacklogBytes limit; Overflow
+	// does not reach it any more. Default [DefaultBacklogBytes].
+	InFlightBytes int64
 }
 
 func (o *SubscribeOptions) withDefaults() SubscribeOptions {

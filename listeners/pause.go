@@ -18,7 +18,26 @@ func (s *Subscription) Pause() {
 	if s.resumed == nil {
 		s.resumed = make(chan struct{})
 		s.paused.Store(true)
+		if s.interrupt != nil {
+			close(s.interrupt)
+			s.interrupt = nil
+		}
 	}
+}
+
+// interrupted returns a channel that is closed when the subscription is paused.
+func (s *Subscription) interrupted() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.interrupt == nil {
+		s.interrupt = make(chan struct{})
+	}
+	c := s.interrupt
+	if s.resumed != nil {
+		close(c)
+		s.interrupt = nil
+	}
+	return c
 }
 
 // Resume ends a pause, however often Pause was called. Nothing was lost but

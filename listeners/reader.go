@@ -22,7 +22,11 @@ func (s *Subscription) wake() {
 func (s *Subscription) run(join Join) {
 	s.failure = errGoexit
 	defer s.end()
-	s.failure = s.loop(join)
+	err := s.loop(join)
+	if errors.Is(err, errFeedEnded) {
+		err = s.finish()
+	}
+	s.failure = err
 }
 
 // end is the last that its goroutine does, even if a callback ended that.
@@ -36,6 +40,9 @@ func (s *Subscription) end() {
 	s.err = err
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
+	if s.relay != nil {
+		s.relay.stop()
+	}
 	s.feed.remove(s)
 	s.leave()
 	close(s.done)
@@ -44,6 +51,9 @@ func (s *Subscription) end() {
 func (s *Subscription) loop(join Join) error {
 	if s.durable != nil {
 		s.stalled = s.durable.Stalled()
+	}
+	if s.relay != nil {
+		s.relay.start()
 	}
 	if join != nil {
 		if err := s.join(join); err != nil {
@@ -140,6 +150,11 @@ func (s *Subscription) next() (*Batch, error) {
 		if s.feed.closed() {
 			return nil, nil
 		}
+		if s.relay != nil {
+			if err := s.relay.tend(); err != nil {
+				return nil, err
+			}
+		}
 		if err := s.relieve(); err != nil {
 			return nil, err
 		}
@@ -194,6 +209,11 @@ func (s *Subscription) relieve() error {
 // flush has the durable listener store what it took. It ends early when the
 // feed is closed, since finish tries again, and not for ever.
 func (s *Subscription) flush() error {
+	if s.relay != nil {
+		if err := s.relay.idle(); err != nil {
+			return err
+		}
+	}
 	ctx, cancel := s.whileOpen()
 	defer cancel(nil)
 	err := s.call(s.last(), func(context.Context) error { return s.durable.Flush(ctx) })
@@ -222,6 +242,14 @@ func (s *Subscription) leftOut(b *Batch) bool {
 // pass takes note that everything up to a position is not to be delivered or
 // contained in what was.
 func (s *Subscription) pass(p Position) {
+	if s.relay != nil {
+		s.relay.skip(p)
+		return
+	}
+	s.skipTo(p)
+}
+
+func (s *Subscription) skipTo(p Position) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.Compare(s.passed) > 0 {
@@ -235,6 +263,9 @@ func (s *Subscription) deliver(b *Batch) error {
 	if s.ctx.Err() != nil {
 		return context.Cause(s.ctx)
 	}
+	if s.relay != nil {
+		return s.relay.deliver(b)
+	}
 	var wanted *Batch
 	err := s.call(b.Position, func(ctx context.Context) error {
 		if wanted = s.filter(b); wanted == nil {
@@ -245,17 +276,24 @@ func (s *Subscription) deliver(b *Batch) error {
 	if err != nil {
 		return err
 	}
+	s.handled(b.Kind, b.Position, wanted != nil)
+	return nil
+}
+
+// handled takes note of a batch that was handled, or not told since nothing in
+// it was wanted.
+func (s *Subscription) handled(kind Kind, p Position, told bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.passed = b.Position
-	if wanted != nil {
-		s.delivered = b.Position
+	s.passed = p
+	if told {
+		s.delivered = p
 	}
 	switch {
-	case wanted == nil:
-	case b.Kind == Reset:
+	case !told:
+	case kind == Reset:
 		s.joining = true
-	case b.Kind == Live:
+	case kind == Live:
 		s.joining = false
 		if !s.live {
 			s.live = true
@@ -263,7 +301,6 @@ func (s *Subscription) deliver(b *Batch) error {
 		}
 	}
 	s.movedLocked()
-	return nil
 }
 
 // filter returns the part of b that the subscription asked for, nil if that is
@@ -328,14 +365,18 @@ func (s *Subscription) call(at Position, f func(context.Context) error) (err err
 		if err == nil {
 			return
 		}
-		if s.ctx.Err() != nil {
-			err = context.Cause(s.ctx) // closed meanwhile: not the listener's fault
-		} else {
-			err = &ListenerError{Subscription: s.name, Position: at, Err: err}
-		}
+		err = s.blame(at, err)
 		s.failure = err
 	}()
 	return f(s.ctx)
+}
+
+// blame names a callback's error, unless the subscription was closed meanwhile.
+func (s *Subscription) blame(at Position, err error) error {
+	if s.ctx.Err() != nil {
+		return context.Cause(s.ctx)
+	}
+	return &ListenerError{Subscription: s.name, Position: at, Err: err}
 }
 
 func (s *Subscription) last() Position {
@@ -346,6 +387,12 @@ func (s *Subscription) last() Position {
 
 // finish is the end of a subscription whose feed was closed.
 func (s *Subscription) finish() error {
+	if s.relay != nil {
+		s.relay.stop()
+		if s.ctx.Err() != nil {
+			return context.Cause(s.ctx)
+		}
+	}
 	if s.durable == nil {
 		return nil
 	}

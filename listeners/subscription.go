@@ -20,6 +20,7 @@ type Subscription struct {
 	feed        *Feed
 	listener    Listener
 	durable     Durable // listener, if it is one
+	relay       *relay  // nil if the listener is called as it is
 	ephemeral   bool
 	overflow    Overflow
 	collections map[string]struct{} // nil for all
@@ -55,6 +56,7 @@ type Subscription struct {
 	live      bool
 	liveCh    chan struct{}
 	resumed   chan struct{} // closed by Resume; nil unless paused
+	interrupt chan struct{} // closed by Pause; nil if nobody waits
 	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
 }
@@ -81,6 +83,7 @@ func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *S
 	if only := opts.Filter; only != nil {
 		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) && only(e) }
 	}
+	s.relay = newRelay(s, &opts)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithValue(context.Background(), callerKey{}, s))
 	return s
 }
@@ -93,7 +96,8 @@ func (s *Subscription) Ephemeral() bool { return s.ephemeral }
 
 // Stored returns the position up to which the listener has handled (or, if it
 // is [Durable], stored) everything that it wants. It begins with the position
-// of the feed's last batch at the time of Subscribe and never goes back. After
+// of the feed's last batch at the time of Subscribe and never goes back. It
+// stays before a parked batch, see [RetryPolicy].ParkReleases. After
 // the subscription has ended it stays where it was.
 func (s *Subscription) Stored() Position {
 	s.mu.Lock()
@@ -104,6 +108,12 @@ func (s *Subscription) Stored() Position {
 		// all of that; outside the lock, since it is the listener's code.
 		if stored := s.durable.Stored(); stored.Compare(delivered) < 0 {
 			at = stored
+		}
+	}
+	if l := s.lot(); l != nil {
+		// After the look at passed: what that contains was parked before.
+		if most, ok := l.limit(); ok && most.Compare(at) < 0 {
+			at = most
 		}
 	}
 	s.mu.Lock()
@@ -123,10 +133,23 @@ type Lag struct {
 	Batches int           // appended and not handled yet; each counts that was merged or dropped
 	Bytes   int64         // their size, as [Batch.Size] counts; after they were merged, what is left of it
 	Age     time.Duration // since the commit of the oldest of them; 0 if there is none
+
+	// Parked batches are not among those; see [Subscription.Parked].
+	Parked      int
+	ParkedBytes int64         // their size, as [Batch.Size] counts
+	ParkedAge   time.Duration // since the commit of the oldest of them; 0 if there is none
 }
 
 // Lag returns how far the listener is behind at this moment.
 func (s *Subscription) Lag() Lag {
+	l := s.lagOfFeed()
+	if s.relay != nil {
+		s.relay.addTo(&l)
+	}
+	return l
+}
+
+func (s *Subscription) lagOfFeed() Lag {
 	if s.place == nil {
 		at := s.at.Load() // before the last, so that it is not behind it
 		return lag(at, s.feed.last(), s.since(at))

@@ -21,7 +21,8 @@ const (
 //
 // It returns the cause of ctx's end; and an error that wraps [ErrClosed], or
 // what [Subscription.Err] returns, when the subscription is closed or ends
-// before that. A position that the source never reaches is waited for until
+// before that; and at once a [ParkedError] when a parked batch holds the position
+// back. A position that the source never reaches is waited for until
 // then. Wait does not make a durable listener flush. A listener that waits for
 // its own subscription would never return; with the context it was called
 // with, it gets an error instead.
@@ -41,6 +42,9 @@ func (s *Subscription) Wait(ctx context.Context, p Position) error {
 			return context.Cause(ctx)
 		case own == s:
 			return fmt.Errorf("subscription %q: its listener waits for itself to handle %s; wait on another goroutine", s.name, p)
+		}
+		if err := s.heldBack(p); err != nil {
+			return err
 		}
 		var asked <-chan time.Time
 		if s.durable != nil {
@@ -74,6 +78,13 @@ func (s *Subscription) watch() <-chan struct{} {
 	return s.moved
 }
 
+// move is movedLocked for who has not the mu.
+func (s *Subscription) move() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.movedLocked()
+}
+
 // movedLocked wakes those who wait.
 func (s *Subscription) movedLocked() {
 	if s.moved != nil {
@@ -89,10 +100,24 @@ func (s *Subscription) reached(p Position) bool {
 	return !joining && s.Stored().Compare(p) >= 0
 }
 
+// heldBack returns an error if p is not reached until somebody deals with a
+// parked batch.
+func (s *Subscription) heldBack(p Position) error {
+	s.mu.Lock()
+	joining := s.joining
+	s.mu.Unlock()
+	if l := s.lot(); l != nil && !joining {
+		if e, ok := l.holding(p); ok {
+			return &ParkedError{Subscription: s.name, ID: e.ID, Position: e.Batch.Position, Err: e.Err}
+		}
+	}
+	return nil
+}
+
 func (s *Subscription) endedBefore(p Position) error {
 	err := s.Err()
 	if err == nil {
-		err = ErrClosed
+		err = context.Cause(s.ctx)
 	}
 	return fmt.Errorf("subscription %q ended at %s before it reached %s: %w", s.name, s.Stored(), p, err)
 }
