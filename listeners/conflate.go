@@ -39,7 +39,7 @@ func (s *Subscription) conflate(from *node) bool {
 		if run == nil {
 			run = newMerger(b)
 		}
-		run.add(b, s.collections)
+		run.add(s.behind(b), s.collections)
 	}
 	end()
 

@@ -32,6 +32,9 @@ func (s *Subscription) end() {
 	if errors.Is(err, ErrClosed) && !errors.As(err, &its) {
 		err = nil
 	}
+	if saveErr := s.endSaving(); err == nil {
+		err = saveErr
+	}
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -44,6 +47,12 @@ func (s *Subscription) end() {
 func (s *Subscription) loop(join Join) error {
 	if s.durable != nil {
 		s.stalled = s.durable.Stalled()
+	}
+	if s.past != nil {
+		var err error
+		if join, err = s.takeUp(join); err != nil {
+			return err
+		}
 	}
 	if join != nil {
 		if err := s.join(join); err != nil {
@@ -65,8 +74,8 @@ func (s *Subscription) loop(join Join) error {
 			continue
 		}
 		if s.notForIt(b) {
-			s.pass(b.Position)
-		} else if err := s.deliver(b); err != nil {
+			s.pass(b.Position, b.Last)
+		} else if err := s.deliver(s.unheard(b)); err != nil {
 			return err
 		}
 		// Only now a look at the next node: one held during the callback would
@@ -116,7 +125,7 @@ func (s *Subscription) join(join Join) error {
 	s.mu.Lock()
 	s.joining = false
 	s.mu.Unlock()
-	s.pass(skip)
+	s.pass(skip, true)
 	return nil
 }
 
@@ -216,16 +225,21 @@ func (s *Subscription) notForIt(b *Batch) bool {
 func (s *Subscription) leftOut(b *Batch) bool {
 	rest := s.within && b.Kind == Changes && !b.First
 	s.within = rest && !b.Last
-	return rest || b.Position.Compare(s.skip) <= 0
+	old := b.Position.Compare(s.skip) <= 0
+	if old && b.Kind == Changes {
+		s.open = !b.Last // its parts were told before
+	}
+	return rest || old
 }
 
 // pass takes note that everything up to a position is not to be delivered or
 // contained in what was.
-func (s *Subscription) pass(p Position) {
+func (s *Subscription) pass(p Position, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.Compare(s.passed) > 0 {
 		s.passed = p
+		s.noteLocked(whole)
 	}
 	s.movedLocked()
 }
@@ -262,6 +276,7 @@ func (s *Subscription) deliver(b *Batch) error {
 			close(s.liveCh)
 		}
 	}
+	s.noteLocked(b.Last && b.Kind != Reset)
 	s.movedLocked()
 	return nil
 }
