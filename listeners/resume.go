@@ -32,9 +32,6 @@ func newPast(opts *SubscribeOptions) *past {
 func (s *Subscription) takeUp(join Join) (Join, error) {
 	ctx, cancel := s.whileOpen()
 	defer cancel(nil)
-	if err := s.hold(ctx); err != nil {
-		return nil, s.unlessClosed(err)
-	}
 	from := s.past.from
 	if s.past.saving != nil {
 		stored, err := s.openName(ctx)
