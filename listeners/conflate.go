@@ -36,10 +36,11 @@ func (s *Subscription) conflate(from *node) bool {
 			out = append(out, b)
 			continue
 		}
+		b = s.behind(b)
 		if run == nil {
 			run = newMerger(b)
 		}
-		run.add(s.behind(b), s.collections)
+		run.add(b, s.collections)
 	}
 	end()
 
