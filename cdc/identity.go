@@ -91,6 +91,9 @@ func (s *Source) known(st state) LSN {
 	furthest := s.stats.read().Position
 	s.mu.Lock()
 	for _, sub := range s.subs {
+		if p, _ := sub.Saved(); p.Epoch == epoch && p.Compare(furthest) > 0 {
+			furthest = p
+		}
 		if sub.durable == nil {
 			continue
 		}
@@ -142,7 +145,7 @@ func (s *Source) identify(id identity, slot *slotInfo) error {
 		err := s.state.update(func(st *state) {
 			st.SystemID, st.Timeline, st.Absent = id.system, id.timeline, slot == nil
 			if slot != nil {
-				st.Confirmed = slot.confirmed
+				st.Confirmed, st.Last = slot.confirmed, st.before(slot.confirmed)
 			}
 		})
 		if err != nil {

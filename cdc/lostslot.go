@@ -84,7 +84,10 @@ func (s *Source) takeUp(ctx context.Context, slot *slotInfo) (*slotInfo, error) 
 		return nil, nil //nolint:nilnil // there is none, and none is expected
 	}
 	return slot, s.state.update(func(st *state) {
-		st.Absent, st.Confirmed = false, max(st.Confirmed, slot.confirmed)
+		if slot.confirmed > st.Confirmed {
+			st.Confirmed, st.Last = slot.confirmed, st.before(slot.confirmed)
+		}
+		st.Absent = false
 	})
 }
 
@@ -124,7 +127,7 @@ func (s *Source) beginAgain(ctx context.Context, err error) (bool, error) {
 		s.feed.Append(reset) // a full feed has room for one without events
 		timeout, cancel := context.WithTimeout(ctx, s.c.StopTimeout)
 		defer cancel()
-		if waitErr := s.waitStored(timeout, reset.Position, s.passed); waitErr != nil {
+		if waitErr := s.waitStored(timeout, reset.Position, s.heard); waitErr != nil {
 			s.c.Logger.WarnContext(ctx, "not every subscription has heard of the loss; a later run tells it again", "slot", s.c.Slot, "error", waitErr)
 		}
 		return false, err

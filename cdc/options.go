@@ -95,6 +95,10 @@ type Options struct {
 	// It needs one free slot for that time. Default 64 MiB; negative: stream
 	// always.
 	CatchUpBytes int64
+	// HistoryBytes is how much of what was read last stays in memory, in the
+	// bytes of MaxBytes, so that a subscription during Run can go on from a
+	// position. Default 0: none.
+	HistoryBytes int64
 	// StateDir is a directory for what a source remembers from one run to the
 	// next, in a file named after the slot. It is created when it is missing.
 	// With it, a first snapshot that was interrupted goes on: until it is stored,

@@ -63,6 +63,7 @@ func (s *Source) serve(ctx context.Context, first bool) error {
 		s.mu.Lock()
 		s.shared = snapshot && !resumed
 		s.mu.Unlock()
+		s.noteBegin(inv, resumed)
 		close(s.ready)
 	}
 
@@ -181,6 +182,16 @@ func (s *Source) CaughtUp(ctx context.Context) error {
 func (s *Source) passed(p listeners.Position) bool {
 	for _, sub := range s.feed.Subscriptions() {
 		if sub.Stored().Compare(p) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// heard is passed without regard to what subscriptions store of it.
+func (s *Source) heard(p listeners.Position) bool {
+	for _, sub := range s.feed.Subscriptions() {
+		if sub.Handled().Compare(p) < 0 {
 			return false
 		}
 	}

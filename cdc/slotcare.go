@@ -58,6 +58,7 @@ func (s *Source) making(server identity, at LSN) error {
 	return s.state.update(func(st *state) {
 		st.SystemID, st.Timeline = server.system, server.timeline
 		st.Confirmed, st.Absent, st.Lost = at, true, loss{}
+		st.Last = st.before(at)
 	})
 }
 
@@ -73,6 +74,7 @@ func (s *Source) made(ctx context.Context, repl *pgconn.PgConn, server identity,
 	return s.state.update(func(st *state) {
 		st.SystemID, st.Timeline = server.system, server.timeline
 		st.Confirmed, st.Absent, st.Lost = confirmed, false, loss{}
+		st.Last = st.before(confirmed)
 	})
 }
 

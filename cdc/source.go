@@ -38,6 +38,7 @@ type Source struct {
 	system  uint64          // likewise
 	standby bool            // the server is one; likewise
 	shared  bool            // Run begins with a snapshot for those who came before it
+	begin   begin           // once ready: where the feed begins
 	runErr  error           // once ended
 
 	losses int // of slots, that Run has begun again after
@@ -66,12 +67,13 @@ func New(databaseURL string, opts *Options) (*Source, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Source{
+	s := &Source{
 		c:     c,
 		state: new(stateFile),
-		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes}),
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
-	}, nil
+	}
+	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes, HistoryBytes: c.HistoryBytes, Resume: s.resume})
+	return s, nil
 }
 
 // Database returns the name of the database, which is also the Source of every
@@ -96,6 +98,18 @@ func (s *Source) Ready() <-chan struct{} { return s.ready }
 // there is one. Otherwise a temporary slot gives it a snapshot of its own,
 // which needs one free slot and sender for that time; the source goes on, up
 // to the memory of MaxBytes.
+//
+// With From, or a position of Positions, a subscription from before Run hears
+// what the slot still has behind that, each change once. During Run, the
+// HistoryBytes of the options say how far back one can go. A position is gone
+// if the slot has passed a transaction behind it, or if it is of another
+// cluster, or ahead of this one's log. To be sure that the slot has not passed
+// any takes a StateDir: without one, a position is taken for gone as soon as
+// the slot was confirmed behind its commit, as it is after an orderly end. A
+// run that begins with a snapshot tells that to everybody.
+//
+// The slot follows what is stored in Positions. So a name that was not
+// subscribed in every run may find its history gone, as may an Ephemeral one.
 func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -175,11 +189,13 @@ func (s *Source) Run(ctx context.Context) error {
 		s.feed.Close()
 		return s.runErr
 	}
-	if s.state, s.runErr = openState(s.c.StateDir, s.c.Slot); s.runErr != nil {
+	s.state, s.runErr = openState(s.c.StateDir, s.c.Slot)
+	if s.runErr != nil {
 		s.runErr = fmt.Errorf("cdc: %w", s.runErr)
 		s.feed.Close()
 		return s.runErr
 	}
+	s.state.last = s.tracker.lastStored
 	running, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watch(running, cancel) })

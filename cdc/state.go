@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
 	"time"
+
+	"github.com/rowcall/rowcall/listeners"
 )
 
 // A state is what a source remembers from one run to the next, in a file of
@@ -21,6 +24,9 @@ type state struct {
 	// Confirmed is at or after everything that was ever confirmed to the
 	// server: it is stored before a status update says so.
 	Confirmed LSN `json:"confirmed"`
+	// Last is at or after every event before Confirmed, and, once a transaction
+	// was stored, no further than the last one that was. Zero if it is not known.
+	Last listeners.Position `json:"last,omitzero"`
 	// Epoch is that of the positions where it is not the system identifier.
 	Epoch uint64 `json:"epoch,string,omitempty"`
 	// Absent says that the slot is not expected to exist: its snapshot has not
@@ -34,9 +40,15 @@ type state struct {
 
 func (s state) epoch() uint64 { return cmp.Or(s.Epoch, s.SystemID) }
 
+// before is a position at or after every event before an LSN.
+func (s state) before(at LSN) listeners.Position {
+	return listeners.Position{Epoch: s.epoch(), Commit: uint64(at) - 1, Index: math.MaxUint32}
+}
+
 // A stateFile keeps a state. Its zero path means in memory only.
 type stateFile struct {
 	path string
+	last func() listeners.Position // of what was stored; nil if nobody counts
 
 	mu      sync.Mutex
 	state   state
@@ -104,7 +116,15 @@ func (f *stateFile) reach(confirmed LSN, now bool) (LSN, error) {
 	if confirmed <= stored || wait {
 		return stored, nil
 	}
-	err := f.update(func(s *state) { s.Confirmed = confirmed })
+	err := f.update(func(s *state) {
+		s.Confirmed = confirmed
+		// It may be of a transaction behind that, which does no harm.
+		if f.last != nil {
+			if last := f.last(); last.Compare(s.Last) > 0 {
+				s.Last = last
+			}
+		}
+	})
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reached = time.Now()

@@ -12,11 +12,12 @@ import (
 // one byte more could skip the next transaction after a restart.
 type tracker struct {
 	mu        sync.Mutex
-	pending   []pendingCommit // delivered to the feed, not known to be stored; oldest first
-	received  LSN             // the last position that the server told
-	confirmed LSN             // but for what is held
-	open      bool            // inside a transaction
-	held      map[uint32]LSN  // of prepared transactions: what is behind their PREPARE
+	pending   []pendingCommit    // delivered to the feed, not known to be stored; oldest first
+	received  LSN                // the last position that the server told
+	confirmed LSN                // but for what is held
+	last      listeners.Position // of the last transaction that is stored
+	open      bool               // inside a transaction
+	held      map[uint32]LSN     // of prepared transactions: what is behind their PREPARE
 }
 
 type pendingCommit struct {
@@ -113,6 +114,7 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	n := 0
 	for n < len(t.pending) && !t.pending[n].held && t.pending[n].last.Compare(upTo) <= 0 {
 		t.confirmed = max(t.confirmed, t.pending[n].end)
+		t.last = t.pending[n].last
 		for _, xid := range t.pending[n].ends {
 			delete(t.held, xid)
 		}
@@ -129,11 +131,19 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	return max(t.received, t.confirmed), confirmed
 }
 
+// lastStored returns the position of the last transaction that was confirmed or
+// may be, the zero Position if there was none yet.
+func (t *tracker) lastStored() listeners.Position {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.last
+}
+
 // reset forgets everything: positions of another slot come.
 func (t *tracker) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending, t.held, t.received, t.confirmed, t.open = nil, nil, 0, 0, false
+	t.pending, t.held, t.received, t.confirmed, t.open, t.last = nil, nil, 0, 0, false, listeners.Position{}
 }
 
 // start is called with the slot's confirmed position before streaming.

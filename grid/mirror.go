@@ -10,10 +10,11 @@ import (
 
 // MirrorOptions set up a region of [Mirror]. Nil and zero mean the defaults.
 type MirrorOptions[V any] struct {
-	// FeedBytes and ValueBytes are as in [RegionOptions]. A mirror whose feed
-	// is full makes its source wait in turn.
-	FeedBytes  int64
-	ValueBytes func(V) int
+	// FeedBytes, HistoryBytes and ValueBytes are as in [RegionOptions]. A mirror
+	// whose feed is full makes its source wait in turn.
+	FeedBytes    int64
+	HistoryBytes int64
+	ValueBytes   func(V) int
 	// Collection is the one to follow of a source that has several, as
 	// [listeners.Schema.Collection] returns it. Default: the only one.
 	Collection string
@@ -43,7 +44,7 @@ func Mirror[K comparable, V any](g *Grid, name string, src listeners.Source, opt
 	if opts == nil {
 		opts = new(MirrorOptions[V])
 	}
-	r, err := newRegion[K](g, name, &RegionOptions[V]{FeedBytes: opts.FeedBytes, ValueBytes: opts.ValueBytes})
+	r, err := newRegion[K](g, name, &RegionOptions[V]{FeedBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, ValueBytes: opts.ValueBytes})
 	if err != nil {
 		return nil, err
 	}

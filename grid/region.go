@@ -19,6 +19,10 @@ type RegionOptions[V any] struct {
 	// in estimated bytes: a change counts as its old and its new entry and some
 	// 300 bytes. Default [listeners.DefaultFeedBytes].
 	FeedBytes int64
+	// HistoryBytes is how much of the last changes the region keeps, counted in
+	// the same way, so that a subscription can go on from a position, see
+	// [Region.Subscribe]. Default 0: none.
+	HistoryBytes int64
 	// ValueBytes returns how much memory a value holds outside of its own
 	// struct. It is called once for each value written, by [Region.Update]
 	// while other writers wait, else under no lock. Default: the lengths of its strings and byte slices, if it is or has any; other
@@ -54,7 +58,8 @@ type Region[K comparable, V any] struct {
 	db     *db[K, V]
 	closed bool
 
-	shape *shape // of an open region; a mirror takes it from its source
+	shape *shape             // of an open region; a mirror takes it from its source
+	begin listeners.Position // before the first change; the zero Position of a mirror
 
 	source *listeners.Subscription // of a mirror, nil for others
 	ready  chan struct{}           // closed when the state is complete
@@ -74,7 +79,8 @@ func Open[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]) (*R
 	if err != nil {
 		return nil, fmt.Errorf("grid: open region %q: %w", name, err)
 	}
-	r.show(0, listeners.Position{Epoch: g.epoch()})
+	r.begin = listeners.Position{Epoch: g.epoch()}
+	r.show(0, r.begin)
 	close(r.ready)
 	if err := g.add(r); err != nil {
 		return nil, err
@@ -92,10 +98,10 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 	}
 	r := &Region[K, V]{
 		grid: g, name: name, order: g.epoch(), log: g.log.With("grid", g.name, "region", name),
-		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes}),
 		sizes: newSizes[K](opts.ValueBytes),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
+	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume})
 	var err error
 	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)

@@ -20,6 +20,16 @@ const snapshotRows = 1000
 // of its own last change. At a mirror that is not ready yet, this begins when
 // it is.
 //
+// With opts.From, or a position of opts.Positions, the listener hears what came
+// behind that, once, if the region still has it: if nothing has, or if no more
+// than HistoryBytes have. The positions of an open region are good as long as
+// that is open; one made anew, as by a process that starts again, has another
+// epoch, and what it is asked for is gone. Those of a mirror are its source's,
+// so they tell more: but a mirror made anew begins with its source's state, and has
+// no history behind that. What is gone ends the subscription with a
+// [listeners.HistoryError], unless it asks for the present state with
+// opts.Current, or hears it anyway because a mirror is not ready yet.
+//
 // The errors are [ErrClosed], and misuse: no listener, or Collections without
 // this region's.
 func (r *Region[K, V]) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
@@ -66,6 +76,17 @@ func (r *Region[K, V]) join(ctx context.Context, emit func(*listeners.Batch) err
 	}
 	v := r.view.Load()
 	return v.position, r.tell(v, emit)
+}
+
+// resume answers for [listeners.FeedOptions].
+func (r *Region[K, V]) resume(_ context.Context, from listeners.Position) (listeners.Position, error) {
+	switch {
+	case r.begin.IsZero():
+		return listeners.Position{}, nil // a mirror's feed begins with its state
+	case from == r.begin:
+		return from, nil
+	}
+	return listeners.Position{}, &listeners.HistoryError{Asked: from, Oldest: r.begin}
 }
 
 // tell emits a view as Reset, Snapshot and Live batches.

@@ -36,6 +36,7 @@ func (s *Subscription) conflate(from *node) bool {
 			out = append(out, b)
 			continue
 		}
+		b = s.behind(b)
 		if run == nil {
 			run = newMerger(b)
 		}

@@ -43,6 +43,24 @@ func (e *LaggedError) Error() string {
 		e.Subscription, e.Position, e.Lag.Batches, e.Lag.Bytes, e.Lag.Age, e.Limit)
 }
 
+// A HistoryError says that a subscription cannot go on from a position: its
+// source does not have, or cannot know to have, all that came behind it.
+type HistoryError struct {
+	Subscription string   // "" where the source reports it
+	Asked        Position // from where
+	Oldest       Position // from where it could; the zero Position if from nowhere
+}
+
+// Error implements error.
+func (e *HistoryError) Error() string {
+	from := ", and keeps none"
+	if !e.Oldest.IsZero() {
+		from = fmt.Sprintf(", the oldest to go on from is %s", e.Oldest)
+	}
+	return fmt.Sprintf("subscription %q: its source does not have the history behind %s%s; ask for Current to begin with the present state, or keep more history",
+		e.Subscription, e.Asked, from)
+}
+
 // A PanicError is a listener's panic, contained in its subscription.
 type PanicError struct {
 	Value any

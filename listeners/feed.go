@@ -20,16 +20,37 @@ type FeedOptions struct {
 	// feed holds at most this and one more batch of each writer. Default
 	// [DefaultFeedBytes].
 	MaxBytes int64
+	// HistoryBytes is how much of what was appended last the feed keeps although
+	// every subscription may have handled it, in bytes of [Batch.Size], so that a
+	// subscriber that was away can go on where it was, see
+	// [SubscribeOptions].From. What slow subscriptions have not handled is part
+	// of it, so a feed holds at most the larger of the two. Default 0: nothing
+	// is kept.
+	HistoryBytes int64
+	// Resume is asked where a subscription from a position begins, if the
+	// feed's own batches do not tell; only for one that hears every batch from
+	// the feed's first on. It returns the position up to which batches are to be left out:
+	// from itself if everything behind it will come through the feed, the zero
+	// Position if the feed begins with the present state, and a [HistoryError]
+	// if history behind from is gone. It runs on the subscription's goroutine
+	// and may block until the answer is known or ctx ends, which it does with
+	// the subscription and with the feed. It may be called from several
+	// goroutines. Default: what was before the first batch is not known, and
+	// counts as gone.
+	Resume func(ctx context.Context, from Position) (Position, error)
 }
 
 // A Feed is the ordered log between one writer and its subscriptions. It holds
-// the batches that the slowest subscription has not handled yet, and no
-// others. It starts no goroutine of its own.
+// the batches that the slowest subscription has not handled yet, and those that
+// [FeedOptions].HistoryBytes asks for. It starts no goroutine of its own.
 type Feed struct {
-	max int64
+	max     int64
+	history int64
+	resume  func(context.Context, Position) (Position, error) // nil if nobody knows
 
 	mu      sync.Mutex
 	tail    *node
+	oldest  *node // of the history; nil if none is kept
 	subs    []*Subscription
 	waiting chan struct{}   // closed when space may have been freed; nil if nobody waits
 	open    context.Context //nolint:containedctx // ends with the feed; its cause is ErrClosed
@@ -55,8 +76,15 @@ type node struct {
 func NewFeed(opts *FeedOptions) *Feed {
 	f := &Feed{max: DefaultFeedBytes, tail: new(node)}
 	f.open, f.close = context.WithCancelCause(context.Background())
-	if opts != nil && opts.MaxBytes > 0 {
+	if opts == nil {
+		return f
+	}
+	if opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
+	}
+	f.resume = opts.Resume
+	if f.history = opts.HistoryBytes; f.history > 0 {
+		f.oldest = f.tail
 	}
 	return f
 }
@@ -133,6 +161,9 @@ func (f *Feed) Append(b *Batch) {
 	f.tail.batch = b
 	f.tail.next.Store(n)
 	f.tail = n
+	if f.oldest != nil {
+		f.forget()
+	}
 	for _, s := range f.subs {
 		s.wake()
 	}
@@ -151,6 +182,9 @@ type Join func(ctx context.Context, emit func(*Batch) error) (Position, error)
 // could make it whole. The listener may be called before Subscribe has
 // returned.
 //
+// With opts.From or opts.Positions, join is called only where there is no
+// position to go on from, or its history is gone; see [SubscribeOptions].
+//
 // Its errors are [ErrClosed], and options that cannot work. With
 // [OverflowReset] and [OverflowConflate], join is called again after each
 // overflow, and tells the state as it is then, or later.
@@ -161,7 +195,7 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s := newSubscription(f, name, l, o)
 	if s.place != nil {
-		s.place.again, s.place.joining = join, join != nil
+		s.place.again, s.place.joining = join, join != nil || s.past != nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -169,8 +203,10 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 		return nil, ErrClosed
 	}
 	s.at.Store(f.tail)
-	s.passed, s.stored, s.within = f.tail.position, f.tail.position, f.tail.within // it wants nothing from before
-	s.joining = join != nil
+	s.within = f.tail.within
+	if s.joining = join != nil || s.past != nil; s.past == nil {
+		s.passed, s.stored = f.tail.position, f.tail.position // it wants nothing from before
+	}
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
 	return s, nil
@@ -190,6 +226,7 @@ func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.close(ErrClosed)
+	f.oldest = nil // nobody can subscribe any more
 }
 
 func (f *Feed) closed() bool { return f.open.Err() != nil }

@@ -1,6 +1,9 @@
 package listeners
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // A Listener receives batches. Its subscription calls it on one goroutine, one
 // batch at a time, in order, unless it has asked for Workers; two subscriptions call their listeners
@@ -67,6 +70,33 @@ type SubscribeOptions struct {
 	// batches, Live, and then every later change once. Default: from now on,
 	// which for a source that begins with a snapshot of its own includes that.
 	Current bool
+	// From is where to go on: the listener has handled everything up to there,
+	// and wants every later change once. It is a [Batch].Position, a
+	// [Position] that a write returned, or what [Subscription.Stored] said; not
+	// one from the middle of a snapshot. If it lies within a transaction, the rest of that comes, without a First.
+	//
+	// Where the source still has the history behind From, Current is not asked
+	// for. Where it is gone (also: if From is of another epoch, or ahead of the
+	// source), Current tells the present state, beginning with a Reset; without
+	// Current the subscription ends with a [HistoryError], unless its source
+	// begins with the present state anyway. Default: as Current says.
+	From Position
+	// Positions makes the subscription durable: it goes on where the last one
+	// of its name was, by the position stored there, which stands for From; From
+	// itself counts only if nothing is stored. What the listener has handled (or
+	// stored, if it is [Durable]) is stored at most once in SaveInterval, at the
+	// ends of transactions and snapshots, and once more when the subscription
+	// ends. So after a crash the changes of up to that time are told again, and
+	// after an orderly end none, except the parts of a transaction or snapshot
+	// that was not told to its end: that comes again as a whole.
+	//
+	// A source that keeps what is not handled (Postgres) goes by what is stored.
+	// A name is that of one subscription and one source. What happens if two use it at a
+	// time is the store's matter, see [PositionStore].
+	Positions PositionStore
+	// SaveInterval is the least time between two stores of a position. Default
+	// [DefaultSaveInterval].
+	SaveInterval time.Duration
 	// Ephemeral lets the source forget a batch that this listener has not
 	// handled when the process ends. Default: a source that can (Postgres)
 	// sends it again after a restart.

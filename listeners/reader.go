@@ -36,6 +36,9 @@ func (s *Subscription) end() {
 	if errors.Is(err, ErrClosed) && !errors.As(err, &its) {
 		err = nil
 	}
+	if saveErr := s.endSaving(); err == nil {
+		err = saveErr
+	}
 	s.mu.Lock()
 	s.err = err
 	s.mu.Unlock()
@@ -54,6 +57,12 @@ func (s *Subscription) loop(join Join) error {
 	}
 	if s.relay != nil {
 		s.relay.start()
+	}
+	if s.past != nil {
+		var err error
+		if join, err = s.takeUp(join); err != nil {
+			return err
+		}
 	}
 	if join != nil {
 		if err := s.join(join); err != nil {
@@ -75,8 +84,8 @@ func (s *Subscription) loop(join Join) error {
 			continue
 		}
 		if s.notForIt(b) {
-			s.pass(b.Position)
-		} else if err := s.deliver(b); err != nil {
+			s.pass(b.Position, b.Last)
+		} else if err := s.deliver(s.unheard(b)); err != nil {
 			return err
 		}
 		// Only now a look at the next node: one held during the callback would
@@ -126,7 +135,7 @@ func (s *Subscription) join(join Join) error {
 	s.mu.Lock()
 	s.joining = false
 	s.mu.Unlock()
-	s.pass(skip)
+	s.pass(skip, true)
 	return nil
 }
 
@@ -236,24 +245,29 @@ func (s *Subscription) notForIt(b *Batch) bool {
 func (s *Subscription) leftOut(b *Batch) bool {
 	rest := s.within && b.Kind == Changes && !b.First
 	s.within = rest && !b.Last
-	return rest || b.Position.Compare(s.skip) <= 0
+	old := b.Position.Compare(s.skip) <= 0
+	if old && b.Kind == Changes {
+		s.open = !b.Last // its parts were told before
+	}
+	return rest || old
 }
 
 // pass takes note that everything up to a position is not to be delivered or
 // contained in what was.
-func (s *Subscription) pass(p Position) {
+func (s *Subscription) pass(p Position, whole bool) {
 	if s.relay != nil {
-		s.relay.skip(p)
+		s.relay.skip(p, whole)
 		return
 	}
-	s.skipTo(p)
+	s.skipTo(p, whole)
 }
 
-func (s *Subscription) skipTo(p Position) {
+func (s *Subscription) skipTo(p Position, whole bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.Compare(s.passed) > 0 {
 		s.passed = p
+		s.noteLocked(whole)
 	}
 	s.movedLocked()
 }
@@ -276,13 +290,13 @@ func (s *Subscription) deliver(b *Batch) error {
 	if err != nil {
 		return err
 	}
-	s.handled(b.Kind, b.Position, wanted != nil)
+	s.handled(b.Kind, b.Position, wanted != nil, b.Last)
 	return nil
 }
 
 // handled takes note of a batch that was handled, or not told since nothing in
-// it was wanted.
-func (s *Subscription) handled(kind Kind, p Position, told bool) {
+// it was wanted. Last is [Batch].Last.
+func (s *Subscription) handled(kind Kind, p Position, told, last bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed = p
@@ -300,6 +314,7 @@ func (s *Subscription) handled(kind Kind, p Position, told bool) {
 			close(s.liveCh)
 		}
 	}
+	s.noteLocked(last && kind != Reset)
 	s.movedLocked()
 }
 

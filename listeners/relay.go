@@ -110,10 +110,10 @@ func (r *relay) deliver(b *Batch) error {
 				return err
 			}
 		}
-		s.handled(b.Kind, b.Position, wanted != nil)
+		s.handled(b.Kind, b.Position, wanted != nil, b.Last)
 		return nil
 	case wanted == nil:
-		r.enqueue(&item{kind: b.Kind, position: b.Position})
+		r.enqueue(&item{kind: b.Kind, position: b.Position, last: b.Last})
 		return nil
 	case r.split(wanted):
 		return r.dispatch(wanted)

@@ -33,6 +33,7 @@ type Subscription struct {
 	// ends the subscription takes it off the log, see detach.
 	at    atomic.Pointer[node]
 	place *place // nil if it blocks writers
+	past  *past  // nil unless it goes on from a position
 
 	// Of the goroutine alone.
 	skip    Position
@@ -67,6 +68,7 @@ func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *S
 		done: make(chan struct{}), wakeup: make(chan struct{}, 1), liveCh: make(chan struct{}),
 	}
 	s.durable, _ = l.(Durable)
+	s.past = newPast(&opts)
 	if s.overflow != OverflowBlock {
 		s.place = &place{max: DefaultBacklogBytes, lapse: &Batch{Kind: Reset}}
 		if opts.BacklogBytes > 0 {
@@ -95,11 +97,23 @@ func (s *Subscription) Name() string { return s.name }
 func (s *Subscription) Ephemeral() bool { return s.ephemeral }
 
 // Stored returns the position up to which the listener has handled (or, if it
-// is [Durable], stored) everything that it wants. It begins with the position
-// of the feed's last batch at the time of Subscribe and never goes back. It
-// stays before a parked batch, see [RetryPolicy].ParkReleases. After
+// is [Durable], stored) everything that it wants; with
+// [SubscribeOptions].Positions no further than that is stored there. It begins
+// with the position of the feed's last batch at the time of Subscribe, or with
+// the one to go on from, the zero Position until that is known, and never goes
+// back. It stays before a parked batch, see [RetryPolicy].ParkReleases. After
 // the subscription has ended it stays where it was.
 func (s *Subscription) Stored() Position {
+	handled := s.Handled()
+	if s.past != nil {
+		return s.past.limit(handled)
+	}
+	return handled
+}
+
+// Handled is [Subscription.Stored] without regard to
+// [SubscribeOptions].Positions.
+func (s *Subscription) Handled() Position {
 	s.mu.Lock()
 	delivered, at := s.delivered, s.passed
 	s.mu.Unlock()

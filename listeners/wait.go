@@ -97,7 +97,7 @@ func (s *Subscription) reached(p Position) bool {
 	s.mu.Lock()
 	joining := s.joining
 	s.mu.Unlock()
-	return !joining && s.Stored().Compare(p) >= 0
+	return !joining && s.Handled().Compare(p) >= 0
 }
 
 // heldBack returns an error if p is not reached until somebody deals with a
@@ -119,5 +119,5 @@ func (s *Subscription) endedBefore(p Position) error {
 	if err == nil {
 		err = context.Cause(s.ctx)
 	}
-	return fmt.Errorf("subscription %q ended at %s before it reached %s: %w", s.name, s.Stored(), p, err)
+	return fmt.Errorf("subscription %q ended at %s before it reached %s: %w", s.name, s.Handled(), p, err)
 }

@@ -22,6 +22,7 @@ type item struct {
 	left     int  // parts of it that are not handled
 	told     bool // to the listener
 	skipped  bool // it was not for this subscription
+	last     bool // [Batch].Last
 	size     int64
 	since    time.Time // its commit
 }
@@ -101,9 +102,9 @@ func (r *relay) settle() {
 		r.items = r.items[1:]
 		r.bytes -= it.size
 		if it.skipped {
-			r.s.skipTo(it.position)
+			r.s.skipTo(it.position, it.last)
 		} else {
-			r.s.handled(it.kind, it.position, it.told)
+			r.s.handled(it.kind, it.position, it.told, it.last)
 		}
 	}
 }
@@ -126,12 +127,12 @@ func (r *relay) enqueue(it *item) (before Position) {
 }
 
 // skip is Subscription.pass while something is under way.
-func (r *relay) skip(p Position) {
+func (r *relay) skip(p Position, whole bool) {
 	if len(r.lanes) == 0 {
-		r.s.skipTo(p)
+		r.s.skipTo(p, whole)
 		return
 	}
-	r.enqueue(&item{position: p, skipped: true})
+	r.enqueue(&item{position: p, skipped: true, last: whole})
 }
 
 // idle waits until nothing is under way. Then the subscription's goroutine is
@@ -197,7 +198,7 @@ func (r *relay) dispatch(b *Batch) error {
 	if err := r.room(); err != nil {
 		return err
 	}
-	it := &item{kind: b.Kind, position: b.Position, told: true, size: int64(b.Size), since: b.Tx.Time}
+	it := &item{kind: b.Kind, position: b.Position, told: true, last: b.Last, size: int64(b.Size), since: b.Tx.Time}
 	for _, p := range r.parts {
 		if p != nil {
 			it.left++
@@ -326,7 +327,7 @@ func (r *relay) alone(b *Batch) error {
 		}
 	}
 	if !slices.ContainsFunc(r.parts, func(p *Batch) bool { return p != nil }) {
-		r.s.handled(b.Kind, b.Position, true)
+		r.s.handled(b.Kind, b.Position, true, b.Last)
 		return nil
 	}
 	return r.dispatch(b)

@@ -1,0 +1,203 @@
+package listeners
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+// DefaultSaveInterval is how often a subscription stores its position at most,
+// unless [SubscribeOptions] say otherwise.
+const DefaultSaveInterval = 250 * time.Millisecond
+
+// SaveTimeout bounds each attempt to store a position, the last one of a
+// subscription too.
+const SaveTimeout = 10 * time.Second
+
+// A saving stores the positions of one subscription, on a goroutine of its own,
+// so that a slow store does not slow the listener.
+type saving struct {
+	store    PositionStore
+	interval time.Duration
+	keeper   PositionKeeper // nil before the name is opened
+	quit     chan struct{}  // closed when the subscription ends
+	stopped  chan struct{}  // closed when its goroutine has ended
+
+	border Position // of the last whole transaction or snapshot; guarded by Subscription.mu
+
+	// Of its goroutine, and after that of the subscription's.
+	mark  Position // a border that waits for a Durable listener
+	taken bool     // the name is another's
+
+	mu    sync.Mutex
+	saved Position
+	err   error // of the last attempt
+}
+
+// limit returns what of a position is stored.
+func (p *past) limit(handled Position) Position {
+	if p.saving == nil {
+		return handled
+	}
+	saved, _ := p.saving.state()
+	if saved.Compare(handled) < 0 {
+		return saved
+	}
+	return handled
+}
+
+func (v *saving) state() (Position, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.saved, v.err
+}
+
+func (v *saving) set(saved Position, err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.err = err; err == nil {
+		v.saved = saved
+	}
+}
+
+// forget is called when what is stored is of no use any more. Nothing counts
+// as stored from now on, not even if positions go back.
+func (v *saving) forget() { v.set(Position{}, nil) }
+
+// Saved returns the position that is stored under the subscription's name, see
+// [SubscribeOptions].Positions, the zero Position if none is, and why the last
+// attempt to store one failed, nil if it did not. It is tried again.
+func (s *Subscription) Saved() (Position, error) {
+	if s.past == nil || s.past.saving == nil {
+		return Position{}, nil
+	}
+	return s.past.saving.state()
+}
+
+// noteLocked is called when what was passed moves; whole says that it is the
+// end of something. A position within a snapshot is none to go on from.
+func (s *Subscription) noteLocked(whole bool) {
+	if whole && !s.joining && s.past != nil && s.past.saving != nil {
+		s.past.saving.border = s.passed
+	}
+}
+
+// openName takes the subscription's name in its store, and begins to save.
+func (s *Subscription) openName(ctx context.Context) (Position, error) {
+	v := s.past.saving
+	var stored Position
+	err := contained(func() (err error) {
+		v.keeper, stored, err = v.store.Open(ctx, s.name)
+		return err
+	})
+	if err != nil {
+		v.keeper = nil
+		return Position{}, fmt.Errorf("subscription %q: load its position: %w", s.name, err)
+	}
+	v.set(stored, nil)
+	go s.save() // waited for by endSaving
+	return stored, nil
+}
+
+// save runs until the subscription ends.
+func (s *Subscription) save() {
+	v := s.past.saving
+	defer close(v.stopped)
+	timer := time.NewTimer(v.interval)
+	defer timer.Stop()
+	for {
+		moved := s.watch()
+		target, more := s.savable()
+		if target.IsZero() && !more {
+			select {
+			case <-moved:
+				continue
+			case <-v.quit:
+				return
+			}
+		}
+		if !target.IsZero() {
+			if err := s.saveNow(target); errors.Is(err, ErrNameTaken) {
+				v.taken = true
+				s.cancel(err)
+				return
+			}
+		}
+		timer.Reset(v.interval)
+		select {
+		case <-timer.C:
+		case <-v.quit:
+			return
+		}
+	}
+}
+
+// savable returns the position to store, the zero Position if there is none,
+// and whether there will be one without anything more to be handled.
+func (s *Subscription) savable() (target Position, more bool) {
+	v := s.past.saving
+	s.mu.Lock()
+	border := v.border
+	s.mu.Unlock()
+	handled := s.Handled()
+	saved, _ := v.state()
+	switch {
+	case border.IsZero() || border == saved:
+		return Position{}, false
+	case handled.Compare(border) >= 0:
+		v.mark = Position{}
+		return border, false
+	case handled.Compare(v.mark) < 0:
+		return Position{}, true
+	}
+	// A Durable listener may never be up to date. So one border after the
+	// other waits for it, and none is remembered but that.
+	target, v.mark = v.mark, border
+	if target == saved {
+		target = Position{}
+	}
+	return target, true
+}
+
+func (s *Subscription) saveNow(p Position) error {
+	v := s.past.saving
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), SaveTimeout)
+	defer cancel()
+	err := contained(func() error { return v.keeper.Save(ctx, p) })
+	if err != nil {
+		err = fmt.Errorf("subscription %q: store its position %s: %w", s.name, p, err)
+	}
+	v.set(p, err)
+	return err
+}
+
+// endSaving stores the last position, if there is one that is not stored.
+func (s *Subscription) endSaving() error {
+	if s.past == nil || s.past.saving == nil || s.past.saving.keeper == nil {
+		return nil
+	}
+	v := s.past.saving
+	close(v.quit)
+	<-v.stopped
+	var err error
+	if target, _ := s.savable(); !target.IsZero() && !v.taken {
+		err = s.saveNow(target)
+	}
+	if closeErr := contained(v.keeper.Close); closeErr != nil && err == nil {
+		err = fmt.Errorf("subscription %q: let go of its name: %w", s.name, closeErr)
+	}
+	return err
+}
+
+// contained runs the code of a store.
+func contained(f func() error) (err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	return f()
+}
