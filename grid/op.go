@@ -28,6 +28,7 @@ type op[K comparable, V any] struct {
 	kind    opKind
 	next    *entry[K, V]       // what to store; nil for a delete
 	version listeners.Position // for opReplace
+	tag     string             // of its transaction
 
 	change *oneEvent          // the outcome; nil if there is none
 	pos    listeners.Position // of the change
@@ -86,7 +87,7 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 	}
 	o := r.ops.get()
 	defer r.ops.put(o)
-	o.kind, o.version = kind, version
+	o.kind, o.version, o.tag = kind, version, tagOf(ctx)
 	o.id = encodeKey(r.codec, o.id[:0], k)
 	if v != nil {
 		o.next = r.newEntry(r.shape, o.id, *k, *v)
@@ -150,6 +151,7 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 			return
 		}
 		o.pos, o.change = pos, r.newChange(before, o.next, pos, at)
+		o.change.batch.Tx.Tag = o.tag
 	}
 	if pos == now.position {
 		return

@@ -18,6 +18,7 @@ type staged[K comparable, V any] struct {
 	r      *Region[K, V]
 	writes map[string]stagedWrite[K, V] // by id
 	count  int                          // of writes, overwritten ones too
+	tag    string
 
 	// What prepareLocked made ready for commitLocked.
 	txn    *memdb.Txn
@@ -95,7 +96,7 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 		size += s.r.describe(&events[i], c.before, c.after, pos)
 	}
 	s.batch = &listeners.Batch{
-		Kind: listeners.Changes, Source: s.r.grid.name, Tx: listeners.Tx{ID: pos.Commit, Time: at},
+		Kind: listeners.Changes, Source: s.r.grid.name, Tx: listeners.Tx{ID: pos.Commit, Time: at, Tag: s.tag},
 		Events: events, Position: pos, First: true, Last: true, Size: size,
 	}
 	return nil

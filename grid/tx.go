@@ -19,6 +19,7 @@ var ErrTxOver = errors.New("the transaction is over: write only from the functio
 // belongs to the goroutine that fn is called on.
 type Tx struct {
 	grid  *Grid
+	tag   string
 	parts []txPart // in order of first use
 	err   error    // a misuse, which keeps the transaction from committing
 	over  bool
@@ -69,7 +70,7 @@ func (g *Grid) Do(ctx context.Context, fn func(tx *Tx) error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("grid %q: transaction: %w", g.name, context.Cause(ctx))
 		}
-		tx := &Tx{grid: g}
+		tx := &Tx{grid: g, tag: tagOf(ctx)}
 		ended, err := tx.finish(ctx, tx.call(fn))
 		if ended {
 			return err

@@ -34,7 +34,7 @@ func In[K comparable, V any](tx *Tx, r *Region[K, V]) *TxRegion[K, V] {
 			return p.(*TxRegion[K, V]) //nolint:errcheck // the region has these types
 		}
 	}
-	t := &TxRegion[K, V]{staged: staged[K, V]{r: r}, tx: tx, base: r.view.Load()}
+	t := &TxRegion[K, V]{staged: staged[K, V]{r: r, tag: tx.tag}, tx: tx, base: r.view.Load()}
 	if r.grid != tx.grid {
 		t.err = fmt.Errorf("grid %q: transaction: region %q is of grid %q: a transaction stays within one grid", tx.grid.name, r.name, r.grid.name)
 		if tx.err == nil {

@@ -101,7 +101,7 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	o.kind, o.next = opPut, r.newEntry(r.shape, o.id, k, v)
+	o.kind, o.next, o.tag = opPut, r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
 	r.commitLocked([]*op[K, V]{o})
 	return o.pos, o.err
 }
@@ -125,7 +125,7 @@ func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (liste
 	if r.source != nil {
 		return listeners.Position{}, ErrMirror
 	}
-	s := staged[K, V]{r: r}
+	s := staged[K, V]{r: r, tag: tagOf(ctx)}
 	for k, v := range pairs {
 		s.put(k, v)
 	}
@@ -172,6 +172,7 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 	r.db = empty
 	one := r.newChange(nil, nil, following(now.position), time.Now())
 	one.event[0].Op, one.event[0].Cause = listeners.Truncate, listeners.CauseClear
+	one.batch.Tx.Tag = tagOf(ctx)
 	r.show(0, one.batch.Position)
 	r.feed.Append(&one.batch)
 	return one.batch.Position, nil
