@@ -17,7 +17,8 @@ type entry[K comparable, V any] struct {
 	places [][]byte
 	shape  *shape
 	pos    listeners.Position
-	size   int // estimated
+	size   int         // estimated
+	life   *life[K, V] // nil if it stays until somebody deletes it
 }
 
 var (

@@ -35,7 +35,7 @@ type txPart interface {
 	reserve(ctx context.Context) error
 	lock()
 	unlock()
-	unchangedLocked() bool
+	unchangedLocked(at time.Time) bool
 	prepareLocked(at time.Time) error
 	commitLocked() listeners.Position
 	abortLocked()
@@ -109,15 +109,16 @@ func (tx *Tx) finish(ctx context.Context, failure error) (ended bool, err error)
 			p.unlock()
 		}
 	}()
+	at := time.Now()
 	for _, p := range tx.parts {
-		if !p.unchangedLocked() {
+		if !p.unchangedLocked(at) {
 			return false, nil
 		}
 	}
 	if failure != nil {
 		return true, failure
 	}
-	return true, tx.commitLocked(time.Now())
+	return true, tx.commitLocked(at)
 }
 
 // commitLocked does first what can fail, then what cannot.
