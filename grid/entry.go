@@ -18,7 +18,8 @@ type entry[K comparable, V any] struct {
 	places [][]byte
 	shape  *shape
 	pos    listeners.Position
-	size   int // estimated
+	size   int         // estimated
+	life   *life[K, V] // nil if it stays until somebody deletes it
 }
 
 // A shortEntry is an entry and its id in one piece of memory, which saves an

@@ -197,7 +197,7 @@ func (f *follower[K, V]) change(d *draft[K, V], e *listeners.Event) error {
 	} else if err := f.learn(e.Schema); err != nil {
 		return err
 	}
-	own := listeners.Event{Op: e.Op, Cause: e.Cause, Position: e.Position, Schema: f.table.shape.schema}
+	own := listeners.Event{Op: e.Op, Cause: mirrored(e.Cause), Position: e.Position, Schema: f.table.shape.schema}
 	old := e.Before
 	if !old.Exists() {
 		old = e.OldKey
@@ -274,6 +274,15 @@ func (f *follower[K, V]) upsert(d *draft[K, V], e *listeners.Event, own listener
 func (f *follower[K, V]) odd(e *listeners.Event, held bool) {
 	f.r.log.Warn("the source does not fit what the mirror holds; it goes on with the source's word",
 		"op", e.Op, "key", e.Key(), "held", held, "position", e.Position)
+}
+
+// mirrored returns the cause of a mirror's event. What more the source says than
+// that somebody wrote is worth more than that this is a mirror.
+func mirrored(c listeners.Cause) listeners.Cause {
+	if c == listeners.CauseWrite {
+		return listeners.CauseMirror
+	}
+	return c
 }
 
 // learn prepares for a schema of the source, if it is not the last one seen.

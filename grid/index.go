@@ -88,10 +88,19 @@ func (x *Index[K, V, I]) Equal(i I) iter.Seq2[K, V] {
 // First returns the first entry with this index value: that of a unique index
 // is the only one.
 func (x *Index[K, V, I]) First(i I) (Entry[K, V], bool) {
-	if e := x.r.view.Load().holder(x.slot, encodeKey(x.codec, nil, &i)); e != nil {
-		return Entry[K, V]{e.key, e.val, e.pos}, true
-	}
-	return Entry[K, V]{}, false
+	var found Entry[K, V]
+	ok := false
+	value, now := encodeKey(x.codec, nil, &i), x.r.clock()
+	x.r.view.Load().seek(x.slot, value, func(e *entry[K, V]) bool {
+		if !bytes.HasPrefix(e.places[x.slot], value) {
+			return false
+		}
+		if ok = !x.r.over(e, now); ok {
+			found = Entry[K, V]{e.key, e.val, e.pos}
+		}
+		return !ok
+	})
+	return found, ok
 }
 
 // From yields the entries with this index value and greater ones, ordered by
@@ -114,8 +123,9 @@ func (x *Index[K, V, I]) Range(from, to I) iter.Seq2[K, V] {
 
 // walk yields from this encoded value on, while within says so of the place.
 func (x *Index[K, V, I]) walk(from []byte, yield func(K, V) bool, within func(at []byte) bool) {
+	tell := x.r.staying(yield)
 	x.r.view.Load().seek(x.slot, from, func(e *entry[K, V]) bool {
-		return within(e.places[x.slot]) && yield(e.key, e.val)
+		return within(e.places[x.slot]) && tell(e)
 	})
 }
 
@@ -170,6 +180,7 @@ func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
 	r.db = fresh
 	r.indexes.Store(&defs)
 	r.show(now.length, now.position)
+	r.lives.renew(r.view.Load())
 	return slot, nil
 }
 

@@ -38,6 +38,10 @@ type MirrorOptions[V any] struct {
 // Messages of a source are no rows, and are left out. A truncate is one Truncate event and
 // empties the mirror.
 //
+// What was written at the source has [listeners.CauseMirror] here; an event that
+// the source gave another cause, such as [listeners.CauseExpire], keeps it. The
+// transaction's tag is kept, too, see [WithTag].
+//
 // The mirror is built anew at each start. So it subscribes as Ephemeral: no
 // source keeps anything for it between two runs.
 func Mirror[K comparable, V any](g *Grid, name string, src listeners.Source, opts *MirrorOptions[V]) (*Region[K, V], error) {

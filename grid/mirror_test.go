@@ -88,9 +88,9 @@ func TestMirrorFollowsATable(t *testing.T) {
 	want := []listenertest.Batch{{
 		Kind: listeners.Changes, Tx: b.Tx, Position: b.Position, First: true, Last: true,
 		Events: []listenertest.Event{
-			{Op: listeners.Create, Collection: "m", Key: "3", Before: "null", After: row(3, "three", "c"), Position: b.Events[0].Position},
-			{Op: listeners.Update, Collection: "m", Key: "3", Before: row(3, "three", "c"), After: row(3, "THREE", "c"), Position: b.Events[1].Position},
-			{Op: listeners.Delete, Collection: "m", Key: "1", Before: row(1, "one", "a"), After: "null", Position: b.Events[2].Position},
+			{Op: listeners.Create, Cause: listeners.CauseMirror, Collection: "m", Key: "3", Before: "null", After: row(3, "three", "c"), Position: b.Events[0].Position},
+			{Op: listeners.Update, Cause: listeners.CauseMirror, Collection: "m", Key: "3", Before: row(3, "three", "c"), After: row(3, "THREE", "c"), Position: b.Events[1].Position},
+			{Op: listeners.Delete, Cause: listeners.CauseMirror, Collection: "m", Key: "1", Before: row(1, "one", "a"), After: "null", Position: b.Events[2].Position},
 		},
 	}}
 	if diff := cmp.Diff(want, batches); diff != "" {

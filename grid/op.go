@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"iter"
 	"slices"
 	"sync"
 	"time"
@@ -28,7 +29,9 @@ type op[K comparable, V any] struct {
 	kind    opKind
 	next    *entry[K, V]       // what to store; nil for a delete
 	version listeners.Position // for opReplace
+	tag     string             // of its transaction
 
+	before *entry[K, V]       // what was there
 	change *oneEvent          // the outcome; nil if there is none
 	pos    listeners.Position // of the change
 	err    error              // why nothing was done
@@ -80,15 +83,21 @@ func (o *op[K, V]) decide(before *entry[K, V]) (apply bool, err error) {
 // write commits a write of one key, alone or together with those that others
 // wait to commit.
 func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, version listeners.Position) (listeners.Position, error) {
+	return r.writeFor(ctx, kind, k, v, version, 0)
+}
+
+// writeFor is write of an entry with a duration of its own, 0 for none.
+func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, version listeners.Position, ttl time.Duration) (listeners.Position, error) {
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}
 	o := r.ops.get()
 	defer r.ops.put(o)
-	o.kind, o.version = kind, version
+	o.kind, o.version, o.tag = kind, version, tagOf(ctx)
 	o.id = encodeKey(r.codec, o.id[:0], k)
 	if v != nil {
 		o.next = r.newEntry(r.shape, o.id, *k, *v)
+		r.limit(o.next, ttl)
 	}
 	for {
 		if r.queue.add(o) {
@@ -112,8 +121,12 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 		fail(ops, ErrClosed)
 		return
 	}
+	at := time.Now()
+	if r.lives.due.Len() > 0 {
+		r.buryLocked(at, r.touchedBy(ops))
+	}
 	now := r.view.Load()
-	length, pos, at := now.length, now.position, time.Now()
+	length, pos := now.length, now.position
 	txn := r.db.begin()
 	for i, o := range ops {
 		before, settled := earlier(ops[:i], o.id)
@@ -140,10 +153,20 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 				length++
 			}
 		}
-		o.pos, o.change = pos, r.newChange(before, o.next, pos, at)
+		o.pos, o.before, o.change = pos, before, r.newChange(before, o.next, pos, at)
+		o.change.batch.Tx.Tag = o.tag
 	}
 	if pos == now.position {
 		return
+	}
+	for _, o := range ops {
+		if o.change != nil {
+			r.settleLocked(o.before, o.next, r.clockAt(at))
+		}
+	}
+	evicted := r.evictLocked(txn, length, pos, at)
+	if evicted != nil {
+		length, pos = length-len(evicted.Events), evicted.Position
 	}
 	txn.commit()
 	r.show(length, pos)
@@ -152,6 +175,33 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 			r.feed.Append(&o.change.batch)
 		}
 	}
+	if evicted != nil {
+		r.feed.Append(evicted)
+	}
+	r.scheduleLocked()
+}
+
+// touchedBy yields what the ops come upon: the entries with their keys, and
+// those with their values in unique indexes.
+func (r *Region[K, V]) touchedBy(ops []*op[K, V]) iter.Seq[*entry[K, V]] {
+	return func(yield func(*entry[K, V]) bool) {
+		now := r.view.Load()
+		for _, o := range ops {
+			if !yield(now.find(&o.lookup)) || o.next != nil && !r.rivals(now, o.next, yield) {
+				return
+			}
+		}
+	}
+}
+
+// rivals yields the holders of an entry's values in unique indexes.
+func (r *Region[K, V]) rivals(now *view[K, V], e *entry[K, V], yield func(*entry[K, V]) bool) (more bool) {
+	for slot, d := range r.indexDefs() {
+		if d.unique && slot < len(e.places) && e.places[slot] != nil && !yield(now.holder(slot, e.indexValue(slot))) {
+			return false
+		}
+	}
+	return true
 }
 
 // errNotIndexed is why an entry has to be written again: there is a new index.

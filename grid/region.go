@@ -28,6 +28,18 @@ type RegionOptions[V any] struct {
 	// while other writers wait, else under no lock. Default: the lengths of its strings and byte slices, if it is or has any; other
 	// slices, maps, pointers and nested structs count nothing.
 	ValueBytes func(V) int
+	// TTL is how long an entry stays after it was written last, unless
+	// [Region.PutTTL] gave it a duration of its own. Default: [Forever].
+	TTL time.Duration
+	// Idle is how long an entry stays after it was used last, to within a
+	// thousandth. Used means written, or found by [Region.Get], [Region.Entry],
+	// [TxRegion.Get] or a [Loader]; iterations, indexes, snapshots and
+	// [Region.Peek] do not count. Default: no limit.
+	Idle time.Duration
+	// MaxEntries is how many entries the region holds at most: a transaction
+	// that adds more is followed by one that evicts those which were used least
+	// recently, see the package's documentation. Default: no limit.
+	MaxEntries int
 }
 
 // A Region is a typed map whose changes are events. K is a string, an integer,
@@ -46,6 +58,9 @@ type Region[K comparable, V any] struct {
 	feed  *listeners.Feed
 	sizes sizes[V]
 
+	opened time.Time // where the clock began
+	limits limits    // of the stay of entries
+
 	view    atomic.Pointer[view[K, V]]
 	lookups lookups
 	ops     ops[K, V]
@@ -57,6 +72,7 @@ type Region[K comparable, V any] struct {
 	mu     sync.Mutex
 	db     *db[K, V]
 	closed bool
+	lives  lives[K, V]
 
 	shape *shape             // of an open region; a mirror takes it from its source
 	begin listeners.Position // before the first change; the zero Position of a mirror
@@ -69,11 +85,17 @@ type Region[K comparable, V any] struct {
 var _ listeners.Source = (*Region[string, int])(nil)
 
 // Open makes an empty region. The error says that the grid is closed, has a
-// region of that name ([ErrTaken]), or that K cannot be a key.
+// region of that name ([ErrTaken]), that K cannot be a key, or which options
+// make no sense.
 func Open[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]) (*Region[K, V], error) {
 	r, err := newRegion[K](g, name, opts)
 	if err != nil {
 		return nil, err
+	}
+	if opts != nil {
+		if r.limits, err = newLimits(opts); err != nil {
+			return nil, fmt.Errorf("grid: open region %q: %w", name, err)
+		}
 	}
 	r.shape, err = newShape(g.name, name, r.codec.keyNames(), reflect.TypeFor[V](), valueColumn)
 	if err != nil {
@@ -98,7 +120,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 	}
 	r := &Region[K, V]{
 		grid: g, name: name, order: g.epoch(), log: g.log.With("grid", g.name, "region", name),
-		sizes: newSizes[K](opts.ValueBytes),
+		sizes: newSizes[K](opts.ValueBytes), opened: time.Now(), lives: newLives[K, V](),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume})
@@ -116,8 +138,9 @@ func (r *Region[K, V]) Name() string { return r.name }
 // Get returns the value of a key. It takes no lock.
 func (r *Region[K, V]) Get(k K) (V, bool) {
 	var room [idRoom]byte
-	e := r.view.Load().get(encodeKey(r.codec, room[:0], &k))
-	if e == nil {
+	now := r.view.Load()
+	e := now.get(encodeKey(r.codec, room[:0], &k))
+	if e == nil || e.life != nil && !r.use(e, now, r.clock()) {
 		var zero V
 		return zero, false
 	}
@@ -127,12 +150,27 @@ func (r *Region[K, V]) Get(k K) (V, bool) {
 // Peek returns the value of a key as [Region.Get] does, and does nothing else:
 // whatever reading may come to set off, such as loading or counting, Peek will
 // not.
-func (r *Region[K, V]) Peek(k K) (V, bool) { return r.Snapshot().Get(k) }
+func (r *Region[K, V]) Peek(k K) (V, bool) {
+	e := r.Snapshot().find(k)
+	if e == nil || e.life != nil && r.over(e, r.clock()) {
+		var zero V
+		return zero, false
+	}
+	return e.val, true
+}
 
 // Entry returns the value of a key with its version. It takes no lock.
-func (r *Region[K, V]) Entry(k K) (Entry[K, V], bool) { return r.Snapshot().Entry(k) }
+func (r *Region[K, V]) Entry(k K) (Entry[K, V], bool) {
+	s := r.Snapshot()
+	e := s.find(k)
+	if e == nil || e.life != nil && !r.use(e, s.v, r.clock()) {
+		return Entry[K, V]{}, false
+	}
+	return Entry[K, V]{e.key, e.val, e.pos}, true
+}
 
-// Len returns the number of keys, in constant time.
+// Len returns the number of keys, in constant time. An entry whose time is up
+// counts until its delete is committed.
 func (r *Region[K, V]) Len() int { return r.view.Load().length }
 
 // All yields the keys and values in the order of the keys: numbers by value,
@@ -141,24 +179,25 @@ func (r *Region[K, V]) Len() int { return r.view.Load().length }
 // writers. A long one keeps the memory of what changed meanwhile.
 func (r *Region[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
-		r.view.Load().all(func(e *entry[K, V]) bool { return yield(e.key, e.val) })
+		r.view.Load().all(r.staying(yield))
 	}
 }
 
 // From yields the keys from this one on, in the order and with the snapshot of
 // [Region.All].
 func (r *Region[K, V]) From(from K) iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) { r.Snapshot().From(from)(yield) }
+	return func(yield func(K, V) bool) { r.Snapshot().from(&from, nil, r.staying(yield)) }
 }
 
 // Range yields the keys from the first one up to, but without, the second, in
 // the order and with the snapshot of [Region.All].
 func (r *Region[K, V]) Range(from, to K) iter.Seq2[K, V] {
-	return func(yield func(K, V) bool) { r.Snapshot().Range(from, to)(yield) }
+	return func(yield func(K, V) bool) { r.Snapshot().from(&from, &to, r.staying(yield)) }
 }
 
 // Position returns the position of the last change in the region: all changes
-// up to it, and no others, are what Get and All show. That of an untouched
+// up to it, and no others, are what Get and All show, which leave out entries
+// whose time is up before their delete is committed. That of an untouched
 // region has Commit 0. For a mirror it is a position of its source.
 func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().position }
 
@@ -179,6 +218,7 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 		close(r.done)
 	}
 	r.mu.Unlock()
+	r.endSweeper()
 	var err error
 	if r.source != nil {
 		if err = r.source.CloseWait(ctx); err != nil {

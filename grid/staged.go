@@ -3,6 +3,7 @@ package grid
 import (
 	"bytes"
 	"cmp"
+	"iter"
 	"maps"
 	"slices"
 	"time"
@@ -16,9 +17,11 @@ type staged[K comparable, V any] struct {
 	r      *Region[K, V]
 	writes map[string]stagedWrite[K, V] // by id
 	count  int                          // of writes, overwritten ones too
+	tag    string
 
 	// What prepareLocked made ready for commitLocked.
 	txn    *dbTxn[K, V]
+	net    []netChange[K, V]
 	batch  *listeners.Batch
 	length int
 }
@@ -29,9 +32,14 @@ type stagedWrite[K comparable, V any] struct {
 	order int // among the writes
 }
 
-func (s *staged[K, V]) put(k K, v V) {
+func (s *staged[K, V]) put(k K, v V) { s.putFor(k, v, 0) }
+
+// putFor is put of an entry with a duration of its own, 0 for none.
+func (s *staged[K, V]) putFor(k K, v V, ttl time.Duration) {
 	id := encodeKey(s.r.codec, nil, &k)
-	s.write(id, s.r.newEntry(s.r.shape, id, k, v))
+	e := s.r.newEntry(s.r.shape, id, k, v)
+	s.r.limit(e, ttl)
+	s.write(id, e)
 }
 
 func (s *staged[K, V]) write(id []byte, next *entry[K, V]) {
@@ -59,6 +67,7 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 	if s.r.closed {
 		return ErrClosed
 	}
+	s.r.buryLocked(at, s.touched())
 	now := s.r.view.Load()
 	s.length = now.length
 	probe := s.r.lookups.get()
@@ -89,11 +98,31 @@ func (s *staged[K, V]) prepareLocked(at time.Time) error {
 		}
 		size += s.r.describe(&events[i], c.before, c.after, pos)
 	}
+	s.net = net
 	s.batch = &listeners.Batch{
-		Kind: listeners.Changes, Source: s.r.grid.name, Tx: listeners.Tx{ID: pos.Commit, Time: at},
+		Kind: listeners.Changes, Source: s.r.grid.name, Tx: listeners.Tx{ID: pos.Commit, Time: at, Tag: s.tag},
 		Events: events, Position: pos, First: true, Last: true, Size: size,
 	}
 	return nil
+}
+
+// touched yields what the writes come upon, as [Region.touchedBy] does.
+func (s *staged[K, V]) touched() iter.Seq[*entry[K, V]] {
+	return func(yield func(*entry[K, V]) bool) {
+		now, defs := s.r.view.Load(), s.r.indexDefs()
+		for _, w := range s.writes {
+			if !yield(now.find(newLookup(w.id))) {
+				return
+			}
+			if w.next == nil {
+				continue
+			}
+			w.next.index(defs)
+			if !s.r.rivals(now, w.next, yield) {
+				return
+			}
+		}
+	}
 }
 
 // admitLocked reports whether two keys would have one value in a unique index.
@@ -153,9 +182,21 @@ func (s *staged[K, V]) commitLocked() listeners.Position {
 	if s.txn == nil {
 		return listeners.Position{}
 	}
+	at := s.batch.Tx.Time
+	for _, c := range s.net {
+		s.r.settleLocked(c.before, c.after, s.r.clockAt(at))
+	}
+	now, evicted := s.batch.Position, s.r.evictLocked(s.txn, s.length, s.batch.Position, at)
+	if evicted != nil {
+		s.length, now = s.length-len(evicted.Events), evicted.Position
+	}
 	s.txn.commit()
-	s.r.show(s.length, s.batch.Position)
+	s.r.show(s.length, now)
 	s.r.feed.Append(s.batch)
+	if evicted != nil {
+		s.r.feed.Append(evicted)
+	}
+	s.r.scheduleLocked()
 	return s.batch.Position
 }
 

@@ -74,6 +74,7 @@ func (r *Region[K, V]) join(ctx context.Context, emit func(*listeners.Batch) err
 		}
 		return listeners.Position{}, err
 	}
+	r.expireDue()
 	v := r.view.Load()
 	return v.position, r.tell(v, emit)
 }

@@ -19,6 +19,7 @@ var ErrTxOver = errors.New("the transaction is over: write only from the functio
 // belongs to the goroutine that fn is called on.
 type Tx struct {
 	grid  *Grid
+	tag   string
 	parts []txPart // in order of first use
 	err   error    // a misuse, which keeps the transaction from committing
 	over  bool
@@ -34,7 +35,7 @@ type txPart interface {
 	reserve(ctx context.Context) error
 	lock()
 	unlock()
-	unchangedLocked() bool
+	unchangedLocked(at time.Time) bool
 	prepareLocked(at time.Time) error
 	commitLocked() listeners.Position
 	abortLocked()
@@ -69,7 +70,7 @@ func (g *Grid) Do(ctx context.Context, fn func(tx *Tx) error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("grid %q: transaction: %w", g.name, context.Cause(ctx))
 		}
-		tx := &Tx{grid: g}
+		tx := &Tx{grid: g, tag: tagOf(ctx)}
 		ended, err := tx.finish(ctx, tx.call(fn))
 		if ended {
 			return err
@@ -108,15 +109,16 @@ func (tx *Tx) finish(ctx context.Context, failure error) (ended bool, err error)
 			p.unlock()
 		}
 	}()
+	at := time.Now()
 	for _, p := range tx.parts {
-		if !p.unchangedLocked() {
+		if !p.unchangedLocked(at) {
 			return false, nil
 		}
 	}
 	if failure != nil {
 		return true, failure
 	}
-	return true, tx.commitLocked(time.Now())
+	return true, tx.commitLocked(at)
 }
 
 // commitLocked does first what can fail, then what cannot.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"time"
 )
 
 // A TxRegion is a region as a transaction sees it: its state at the
@@ -15,6 +16,7 @@ type TxRegion[K comparable, V any] struct {
 	staged[K, V]
 	tx   *Tx
 	base *view[K, V]
+	at   int64 // when, by the region's clock
 	err  error // why it cannot be used
 
 	reads map[string]*entry[K, V] // by id, what base has; nil for absent
@@ -34,7 +36,7 @@ func In[K comparable, V any](tx *Tx, r *Region[K, V]) *TxRegion[K, V] {
 			return p.(*TxRegion[K, V]) //nolint:errcheck // the region has these types
 		}
 	}
-	t := &TxRegion[K, V]{staged: staged[K, V]{r: r}, tx: tx, base: r.view.Load()}
+	t := &TxRegion[K, V]{staged: staged[K, V]{r: r, tag: tx.tag}, tx: tx, base: r.view.Load(), at: r.clock()}
 	if r.grid != tx.grid {
 		t.err = fmt.Errorf("grid %q: transaction: region %q is of grid %q: a transaction stays within one grid", tx.grid.name, r.name, r.grid.name)
 		if tx.err == nil {
@@ -63,6 +65,9 @@ func (t *TxRegion[K, V]) find(id []byte) *entry[K, V] {
 		return nil
 	}
 	e := t.base.find(newLookup(id))
+	if e != nil && !t.r.use(e, t.base, t.at) {
+		e = nil
+	}
 	if t.reads == nil {
 		t.reads = make(map[string]*entry[K, V])
 	}
@@ -78,6 +83,20 @@ func (t *TxRegion[K, V]) Put(k K, v V) error {
 		return fmt.Errorf("grid: put into region %q: %w", t.r.name, err)
 	}
 	t.put(k, v)
+	return nil
+}
+
+// PutTTL is [TxRegion.Put] for an entry with a duration of its own, see
+// [Region.PutTTL].
+func (t *TxRegion[K, V]) PutTTL(k K, v V, ttl time.Duration) error {
+	err := t.writable()
+	if err == nil {
+		err = checkTTL(ttl)
+	}
+	if err != nil {
+		return fmt.Errorf("grid: put into region %q: %w", t.r.name, err)
+	}
+	t.putFor(k, v, ttl)
 	return nil
 }
 
@@ -167,7 +186,7 @@ func (t *TxRegion[K, V]) walk(from, to []byte, yield func(K, V) bool) {
 				return true
 			}
 		}
-		return tell(e)
+		return t.r.over(e, t.at) || tell(e)
 	})
 	for _, w := range own {
 		if more && w.next != nil {
@@ -185,16 +204,24 @@ func (t *TxRegion[K, V]) lock()                             { t.r.mu.Lock() }
 func (t *TxRegion[K, V]) unlock()                           { t.r.mu.Unlock() }
 
 // unchangedLocked reports whether what was read would still be read.
-func (t *TxRegion[K, V]) unchangedLocked() bool {
+// Time that is up by now is a change, whether it is committed or not.
+func (t *TxRegion[K, V]) unchangedLocked(at time.Time) bool {
+	if t.whole && t.r.lives.due.Len() > 0 {
+		t.r.expireSomeLocked(at)
+	}
 	now := t.r.view.Load()
-	if now == t.base {
+	if now == t.base && (t.whole || t.r.lives.due.Len() == 0) {
 		return true
 	}
 	if t.whole {
 		return false
 	}
 	for id, e := range t.reads {
-		if now.find(newLookup([]byte(id))) != e {
+		held := now.find(newLookup([]byte(id)))
+		if held != nil && t.r.over(held, t.r.clockAt(at)) {
+			held = nil
+		}
+		if held != e {
 			return false
 		}
 	}

@@ -25,6 +25,29 @@ func (r *Region[K, V]) Put(ctx context.Context, k K, v V) (listeners.Position, e
 	return pos, nil
 }
 
+// PutTTL is [Region.Put] for an entry with a duration of its own, at the end of
+// which it is deleted, with [listeners.CauseExpire]. [Forever] stands for no
+// end. The time begins with the commit. Every later write begins it anew, with
+// its own duration or the region's; RegionOptions.Idle goes for the entry as for
+// others.
+func (r *Region[K, V]) PutTTL(ctx context.Context, k K, v V, ttl time.Duration) (listeners.Position, error) {
+	pos, err := listeners.Position{}, checkTTL(ttl)
+	if err == nil {
+		pos, err = r.writeFor(ctx, opPut, &k, &v, pos, ttl)
+	}
+	if err != nil {
+		return listeners.Position{}, fmt.Errorf("grid: put into region %q: %w", r.name, err)
+	}
+	return pos, nil
+}
+
+func checkTTL(ttl time.Duration) error {
+	if ttl <= 0 {
+		return fmt.Errorf("the duration %s is not positive: use Delete to remove the entry, or Put for the region's own duration", ttl)
+	}
+	return nil
+}
+
 // Insert stores the value of a new key. If the key exists, nothing is stored
 // and the error is an [*ExistsError]. It waits and fails as [Region.Put] does.
 func (r *Region[K, V]) Insert(ctx context.Context, k K, v V) (listeners.Position, error) {
@@ -93,6 +116,7 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if r.closed {
 		return listeners.Position{}, ErrClosed
 	}
+	r.buryLocked(time.Now(), r.touchedBy([]*op[K, V]{o}))
 	before := r.view.Load().find(&o.lookup)
 	if before == nil {
 		return listeners.Position{}, ErrNotFound
@@ -101,7 +125,8 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	o.kind, o.next = opPut, r.newEntry(r.shape, o.id, k, v)
+	o.kind, o.next, o.tag = opPut, r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
+	r.limit(o.next, 0)
 	r.commitLocked([]*op[K, V]{o})
 	return o.pos, o.err
 }
@@ -125,7 +150,7 @@ func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (liste
 	if r.source != nil {
 		return listeners.Position{}, ErrMirror
 	}
-	s := staged[K, V]{r: r}
+	s := staged[K, V]{r: r, tag: tagOf(ctx)}
 	for k, v := range pairs {
 		s.put(k, v)
 	}
@@ -168,6 +193,8 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 	r.db = newDB[K, V](len(r.indexDefs()))
 	one := r.newChange(nil, nil, following(now.position), time.Now())
 	one.event[0].Op, one.event[0].Cause = listeners.Truncate, listeners.CauseClear
+	one.batch.Tx.Tag = tagOf(ctx)
+	r.lives.clear()
 	r.show(0, one.batch.Position)
 	r.feed.Append(&one.batch)
 	return one.batch.Position, nil

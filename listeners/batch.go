@@ -29,6 +29,9 @@ func (k Kind) String() string { return name(kindNames[:], uint8(k), "Kind") }
 type Tx struct {
 	ID   uint64    // the source's number of it; 0 for a snapshot
 	Time time.Time // when it committed; for a snapshot, when it was taken
+	// Tag is what the writer of a region's transaction said of it, "" for
+	// nothing. It stays within the process: sinks do not carry it.
+	Tag string
 }
 
 // A Batch is one transaction, a part of one, or a step of a snapshot. It is

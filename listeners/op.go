@@ -45,9 +45,10 @@ const (
 	CauseEvict                 // the region was full
 	CauseClear                 // the region was cleared
 	CauseReplay                // history read again on request
+	CauseMirror                // a mirror followed what was written at its source
 )
 
-var causeNames = [...]string{"write", "snapshot", "load", "expire", "evict", "clear", "replay"}
+var causeNames = [...]string{"write", "snapshot", "load", "expire", "evict", "clear", "replay", "mirror"}
 
 // String returns the cause's name, such as "snapshot".
 func (c Cause) String() string { return name(causeNames[:], uint8(c), "Cause") }

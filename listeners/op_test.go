@@ -13,7 +13,7 @@ func TestNames(t *testing.T) {
 		"truncate": listeners.Truncate, "read": listeners.Read, "message": listeners.Message, "Op(0)": listeners.Op(0), "Op(9)": listeners.Op(9),
 		"write": listeners.CauseWrite, "snapshot": listeners.CauseSnapshot, "load": listeners.CauseLoad,
 		"expire": listeners.CauseExpire, "evict": listeners.CauseEvict, "clear": listeners.CauseClear,
-		"replay": listeners.CauseReplay, "Cause(7)": listeners.Cause(7),
+		"replay": listeners.CauseReplay, "mirror": listeners.CauseMirror, "Cause(8)": listeners.Cause(8),
 		"changes": listeners.Changes, "reset": listeners.Reset, "live": listeners.Live, "Kind(4)": listeners.Kind(4),
 		"unchanged": listeners.Unchanged, "null": listeners.Null, "present": listeners.Present, "State(3)": listeners.State(3),
 	} {
