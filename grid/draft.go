@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"slices"
 
+	"github.com/hashicorp/go-memdb"
+
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -21,6 +23,11 @@ type draft[K comparable, V any] struct {
 	events  []listeners.Event
 	size    int // of events
 	probe   *lookup
+
+	// What prepareLocked made ready for commitLocked.
+	db     *memdb.MemDB
+	txn    *memdb.Txn
+	length int
 }
 
 func newDraft[K comparable, V any](r *Region[K, V]) *draft[K, V] {
@@ -145,49 +152,72 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if err := d.prepareLocked(); err != nil {
+		return err
+	}
+	d.commitLocked(at)
+	publish()
+	return nil
+}
+
+// prepareLocked does everything that can fail. Nobody sees anything of it. The
+// caller holds the region's mu until commitLocked or abortLocked.
+func (d *draft[K, V]) prepareLocked() error {
+	if d.r.closed {
 		return ErrClosed
 	}
-	length := d.base.length
+	d.db, d.length = d.r.db, d.base.length
 	if d.cleared {
-		empty, err := newDB(r.indexDefs())
+		empty, err := newDB(d.r.indexDefs())
 		if err != nil {
 			return err
 		}
-		r.db, length = empty, 0
+		d.db, d.length = empty, 0
 	}
 	changes := d.sorted()
 	for _, c := range changes {
 		if c.entry != nil {
-			c.entry.index(r.indexDefs()) // for one that was added meanwhile
+			c.entry.index(d.r.indexDefs()) // for one that was added meanwhile
 		}
 	}
-	txn := r.db.Txn(true)
-	defer txn.Abort() // does nothing after Commit
+	d.txn = d.db.Txn(true)
 	for _, c := range changes {
+		var err error
 		held := d.inBase(c.id)
 		switch {
 		case c.entry != nil:
 			if held == nil {
-				length++
+				d.length++
 			}
-			if err := txn.Insert(table, c.entry); err != nil {
-				return err
-			}
+			err = d.txn.Insert(table, c.entry)
 		case held != nil:
-			length--
-			if err := txn.Delete(table, held); err != nil {
-				return err
-			}
+			d.length--
+			err = d.txn.Delete(table, held)
+		}
+		if err != nil {
+			d.abortLocked()
+			return err
 		}
 	}
-	txn.Commit()
+	return nil
+}
+
+// commitLocked makes what was prepared visible.
+func (d *draft[K, V]) commitLocked(at listeners.Position) {
+	d.txn.Commit()
+	d.r.db = d.db
 	if at.Compare(d.base.position) < 0 {
 		at = d.base.position
 	}
-	r.show(length, at)
-	publish()
-	return nil
+	d.r.show(d.length, at)
+}
+
+// abortLocked takes back what was prepared.
+func (d *draft[K, V]) abortLocked() {
+	if d.txn != nil {
+		d.txn.Abort()
+		d.txn = nil
+	}
 }
 
 // A change of a draft: a new entry, or nil for a removed one.

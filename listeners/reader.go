@@ -33,7 +33,7 @@ func (s *Subscription) end() {
 		err = nil
 	}
 	s.mu.Lock()
-	s.err = err
+	s.err, s.reason = err, s.reasonOf(err)
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
 	s.feed.remove(s)

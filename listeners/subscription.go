@@ -57,6 +57,7 @@ type Subscription struct {
 	resumed   chan struct{} // closed by Resume; nil unless paused
 	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
+	reason    error // once it has ended
 }
 
 func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *Subscription {
