@@ -168,7 +168,8 @@ func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().posi
 // returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is
-// free for a new region.
+// free for a new region. [listeners.Subscription.Reason] tells who was subscribed
+// that the region was closed.
 //
 // A listener that wants to end the region it hears must not wait for itself:
 // it closes its subscription, or calls Close on another goroutine.
