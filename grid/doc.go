@@ -59,6 +59,12 @@
 // A mirror that cannot go on stops with an error ([Region.Err]), keeps what it
 // holds, and logs it.
 //
+// Groups: the regions of a [Group] follow several collections of one source, and
+// a transaction of the source appears in all of them at once, to [Grid.Do] and
+// to [Group.Snapshot]. It is one batch of the group and one of each region that
+// it changed. While the source sends some of its collections anew, after it has
+// lost its place, these stay as they were until all of them are complete.
+//
 // # What is not promised
 //
 // Nothing is stored: a region begins empty in each process, and events that
@@ -74,5 +80,8 @@
 //
 // There is no order between two regions: who hears or reads both may see a
 // transaction in one and not yet in the other. Only what a transaction reads of
-// both belongs together.
+// both belongs together, and what a [Group] shows and tells. A grid as a whole
+// is no source: its regions count their positions each for itself, and to put
+// their writes into one order would make writers of different regions wait for
+// each other.
 package grid

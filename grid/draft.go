@@ -20,6 +20,11 @@ type draft[K comparable, V any] struct {
 	events  []listeners.Event
 	size    int // of events
 	probe   *lookup
+
+	// What prepareLocked made ready for commitLocked.
+	db     *db[K, V]
+	txn    *dbTxn[K, V]
+	length int
 }
 
 func newDraft[K comparable, V any](r *Region[K, V]) *draft[K, V] {
@@ -144,40 +149,60 @@ func (r *Region[K, V]) commitDraft(ctx context.Context, d *draft[K, V], at liste
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if err := d.prepareLocked(); err != nil {
+		return err
+	}
+	d.commitLocked(at)
+	publish()
+	return nil
+}
+
+// prepareLocked does everything that can fail. Nobody sees anything of it. The
+// caller holds the region's mu until commitLocked or abortLocked.
+func (d *draft[K, V]) prepareLocked() error {
+	if d.r.closed {
 		return ErrClosed
 	}
-	length := d.base.length
+	d.db, d.length = d.r.db, d.base.length
 	if d.cleared {
-		r.db, length = newDB[K, V](len(r.indexDefs())), 0
+		d.db, d.length = newDB[K, V](len(d.r.indexDefs())), 0
 	}
 	changes := d.sorted()
 	for _, c := range changes {
 		if c.entry != nil {
-			c.entry.index(r.indexDefs()) // for one that was added meanwhile
+			c.entry.index(d.r.indexDefs()) // for one that was added meanwhile
 		}
 	}
-	txn := r.db.begin()
+	d.txn = d.db.begin()
 	for _, c := range changes {
 		held := d.inBase(c.id)
 		switch {
 		case c.entry != nil:
 			if held == nil {
-				length++
+				d.length++
 			}
-			txn.put(c.entry)
+			d.txn.put(c.entry)
 		case held != nil:
-			length--
-			txn.remove(held)
+			d.length--
+			d.txn.remove(held)
 		}
 	}
-	txn.commit()
+	return nil
+}
+
+// commitLocked makes what was prepared visible.
+func (d *draft[K, V]) commitLocked(at listeners.Position) {
+	d.txn.commit()
+	d.r.db = d.db
 	if at.Compare(d.base.position) < 0 {
 		at = d.base.position
 	}
-	r.show(length, at)
-	publish()
-	return nil
+	d.r.show(d.length, at)
+}
+
+// abortLocked takes back what was prepared.
+func (d *draft[K, V]) abortLocked() {
+	d.txn = nil
 }
 
 // A change of a draft: a new entry, or nil for a removed one.

@@ -57,13 +57,14 @@ func Mirror[K comparable, V any](g *Grid, name string, src listeners.Source, opt
 	if opts.Collection != "" {
 		want.Collections = []string{opts.Collection}
 	}
-	r.source, err = src.Subscribe("mirror "+g.name+"/"+name, newFollower(r), want)
+	sub, err := src.Subscribe("mirror "+g.name+"/"+name, newFollower(r), want)
 	if err != nil {
 		return nil, fmt.Errorf("grid: mirror %q: %w", name, err)
 	}
+	r.source = sub
 	if err := g.add(r); err != nil {
-		r.source.Close()
-		<-r.source.Done() // soon: the follower waits for nothing but its context
+		sub.Close()
+		<-sub.Done() // soon: the follower waits for nothing but its context
 		return nil, err
 	}
 	return r, nil

@@ -77,9 +77,9 @@ type Region[K comparable, V any] struct {
 	shape *shape             // of an open region; a mirror takes it from its source
 	begin listeners.Position // before the first change; the zero Position of a mirror
 
-	source *listeners.Subscription // of a mirror, nil for others
-	ready  chan struct{}           // closed when the state is complete
-	done   chan struct{}           // closed when Close begins
+	source upstream      // of a mirror, nil for others
+	ready  chan struct{} // closed when the state is complete
+	done   chan struct{} // closed when Close begins
 }
 
 var _ listeners.Source = (*Region[string, int])(nil)
@@ -207,7 +207,8 @@ func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().posi
 // returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is
-// free for a new region.
+// free for a new region. [listeners.Subscription.Reason] tells who was subscribed
+// that the region was closed.
 //
 // A listener that wants to end the region it hears must not wait for itself:
 // it closes its subscription, or calls Close on another goroutine.
@@ -225,7 +226,7 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 			err = fmt.Errorf("grid: close region %q: its mirroring is still busy: %w", r.name, err)
 		}
 	}
-	if waitErr := r.endSubscriptions(ctx); err == nil {
+	if waitErr := endSubscriptions(ctx, r.feed, fmt.Sprintf("region %q", r.name), r.grid.name); err == nil {
 		err = waitErr
 	}
 	r.grid.remove(r)
@@ -234,8 +235,8 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 
 // endSubscriptions waits until each has caught up, ends it, and waits for its
 // end, all of it no longer than ctx.
-func (r *Region[K, V]) endSubscriptions(ctx context.Context) error {
-	subs := r.feed.Subscriptions() // complete: Subscribe refuses new ones
+func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string) error {
+	subs := feed.Subscriptions() // complete: Subscribe refuses new ones
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for _, s := range subs {
@@ -252,7 +253,7 @@ func (r *Region[K, V]) endSubscriptions(ctx context.Context) error {
 	}
 	// Close lets a Durable listener flush, which closing its subscription
 	// would cut short.
-	r.feed.Close()
+	feed.CloseFor(fmt.Errorf("%s of grid %q was closed: %w", of, grid, listeners.ErrClosed))
 	var err error
 	for _, s := range subs {
 		select {
@@ -262,7 +263,7 @@ func (r *Region[K, V]) endSubscriptions(ctx context.Context) error {
 		}
 		s.Close()
 		if !isClosed(s.Done()) && err == nil {
-			err = fmt.Errorf("grid: close region %q: subscription %q is still busy: %w", r.name, s.Name(), context.Cause(ctx))
+			err = fmt.Errorf("grid: close %s: subscription %q is still busy: %w", of, s.Name(), context.Cause(ctx))
 		}
 	}
 	return err

@@ -222,12 +222,7 @@ func (f *Feed) Subscriptions() []*Subscription {
 // Close ends the feed: appends are ignored, and every subscription finishes
 // the batch it is at, has a [Durable] listener flush, and ends without an
 // error. It does not wait; [Subscription.CloseWait] does.
-func (f *Feed) Close() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.close(ErrClosed)
-	f.oldest = nil // nobody can subscribe any more
-}
+func (f *Feed) Close() { f.CloseFor(ErrClosed) }
 
 func (f *Feed) closed() bool { return f.open.Err() != nil }
 

@@ -40,7 +40,7 @@ func (s *Subscription) end() {
 		err = saveErr
 	}
 	s.mu.Lock()
-	s.err = err
+	s.err, s.reason = err, s.reasonOf(err)
 	s.mu.Unlock()
 	s.cancel(ErrClosed)
 	if s.relay != nil {

@@ -60,6 +60,7 @@ type Subscription struct {
 	interrupt chan struct{} // closed by Pause; nil if nobody waits
 	moved     chan struct{} // closed when passed changes; nil if nobody waits
 	err       error
+	reason    error // once it has ended
 }
 
 func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *Subscription {
