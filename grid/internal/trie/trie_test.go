@@ -2,6 +2,7 @@ package trie_test
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -62,10 +63,7 @@ func TestTreeIsAMap(t *testing.T) {
 		val := 0
 		for range rapid.IntRange(1, 8).Draw(t, "transactions") {
 			base := versions[rapid.IntRange(max(0, len(versions)-2), len(versions)-1).Draw(t, "base")]
-			txn, want := base.tree.Txn(), model{}
-			for k, v := range base.want {
-				want[k] = v
-			}
+			txn, want := base.tree.Txn(), maps.Clone(base.want)
 			for range rapid.IntRange(0, 30).Draw(t, "changes") {
 				k := keys.Draw(t, "key")
 				old, held := want[k]
@@ -80,7 +78,7 @@ func TestTreeIsAMap(t *testing.T) {
 					delete(want, k)
 				default:
 					before = txn.Get([]byte(k))
-					versions = append(versions, version{txn.Tree(), cloned(want)})
+					versions = append(versions, version{txn.Tree(), maps.Clone(want)})
 				}
 				if (before != nil) != held || held && *before != (entry{k, old}) {
 					t.Fatalf("the entry before, of key %q, is %v; want %d, there %t", k, before, old, held)
@@ -105,14 +103,6 @@ func TestTreeIsAMap(t *testing.T) {
 			}
 		}
 	})
-}
-
-func cloned(m model) model {
-	c := make(model, len(m))
-	for k, v := range m {
-		c[k] = v
-	}
-	return c
 }
 
 func TestWalksStop(t *testing.T) {
