@@ -49,6 +49,7 @@ type Region[K comparable, V any] struct {
 	ops     ops[K, V]
 	queue   queue[K, V] // of single writes
 	indexes atomic.Pointer[[]indexDef[K, V]]
+	queries queries[K, V]
 
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.
@@ -185,17 +186,21 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 			err = fmt.Errorf("grid: close region %q: its mirroring is still busy: %w", r.name, err)
 		}
 	}
-	if waitErr := r.endSubscriptions(ctx); err == nil {
+	if waitErr := r.endSubscriptions(ctx, r.feed); err == nil {
+		err = waitErr
+	}
+	// After the region's own, of which one is what the queries hear by.
+	if waitErr := r.endQueries(ctx); err == nil {
 		err = waitErr
 	}
 	r.grid.remove(r)
 	return err
 }
 
-// endSubscriptions waits until each has caught up, ends it, and waits for its
-// end, all of it no longer than ctx.
-func (r *Region[K, V]) endSubscriptions(ctx context.Context) error {
-	subs := r.feed.Subscriptions() // complete: Subscribe refuses new ones
+// endSubscriptions waits until each of a feed has caught up, ends it, and waits
+// for its end, all of it no longer than ctx.
+func (r *Region[K, V]) endSubscriptions(ctx context.Context, feed *listeners.Feed) error {
+	subs := feed.Subscriptions() // complete: Subscribe refuses new ones
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for _, s := range subs {
@@ -212,7 +217,7 @@ func (r *Region[K, V]) endSubscriptions(ctx context.Context) error {
 	}
 	// Close lets a Durable listener flush, which closing its subscription
 	// would cut short.
-	r.feed.Close()
+	feed.Close()
 	var err error
 	for _, s := range subs {
 		select {

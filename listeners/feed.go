@@ -19,13 +19,27 @@ type FeedOptions struct {
 	// feed holds at most this and one more batch of each writer. Default
 	// [DefaultFeedBytes].
 	MaxBytes int64
+	// Upstream makes the feed a branch of another one: Upstream's listener
+	// appends to it what its subscriptions want of that. Then a full branch
+	// makes the writers wait that call Reserve of Upstream's feed, and Append
+	// needs no Reserve; a listener of either is never made to wait for itself;
+	// and [Subscription.Stored] and [Subscription.Wait] of a subscription count
+	// as handled what Upstream has handled without appending anything. The
+	// positions are those of Upstream's feed, and Upstream has no branch below
+	// a branch. Default: a feed of its own.
+	Upstream *Subscription
+	// Idle, if it is set, is called each time when the feed's last subscription
+	// has ended, on its goroutine, under no lock, and before its Done is closed.
+	Idle func()
 }
 
 // A Feed is the ordered log between one writer and its subscriptions. It holds
 // the batches that the slowest subscription has not handled yet, and no
 // others. It starts no goroutine of its own.
 type Feed struct {
-	max int64
+	max      int64
+	upstream *Subscription // nil unless it is a branch
+	idle     func()        // may be nil
 
 	mu      sync.Mutex
 	tail    *node
@@ -33,6 +47,9 @@ type Feed struct {
 	waiting chan struct{}   // closed when space may have been freed; nil if nobody waits
 	open    context.Context //nolint:containedctx // ends with the feed; its cause is ErrClosed
 	close   context.CancelCauseFunc
+	clogged bool           // it is a branch that is full, and counts in clogs of the other feed
+	clogs   int            // branches that are full
+	failure *ListenerError // why it ended, without a subscription; nil if it was closed
 
 	waiters atomic.Int32 // writers in Reserve that found no space
 }
@@ -57,6 +74,9 @@ func NewFeed(opts *FeedOptions) *Feed {
 	if opts != nil && opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
+	if opts != nil {
+		f.upstream, f.idle = opts.Upstream, opts.Idle
+	}
 	return f
 }
 
@@ -76,7 +96,7 @@ func (f *Feed) Reserve(ctx context.Context) error {
 			f.mu.Unlock()
 			return ErrClosed
 		}
-		if f.backlog() < f.max || callerHears(ctx, f) {
+		if f.hasRoom() || callerHears(ctx, f) {
 			f.mu.Unlock()
 			return nil
 		}
@@ -85,7 +105,7 @@ func (f *Feed) Reserve(ctx context.Context) error {
 		}
 		freed := f.waiting
 		f.waiters.Add(1)
-		full := f.backlog() >= f.max // again, now that readers see the waiter
+		full := !f.hasRoom() // again, now that readers see the waiter
 		f.mu.Unlock()
 		if full {
 			select {
@@ -135,6 +155,7 @@ func (f *Feed) Append(b *Batch) {
 	for _, s := range f.subs {
 		s.wake()
 	}
+	f.clogIfFull()
 }
 
 // A Join brings a new subscription up to the present: it emits Reset, Snapshot
@@ -169,6 +190,11 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s.at.Store(f.tail)
 	s.passed, s.stored, s.within = f.tail.position, f.tail.position, f.tail.within // it wants nothing from before
+	if f.upstream != nil && join == nil {
+		// What the trunk has taken already may still be on its way into f.
+		s.skip = f.upstream.feed.last().position
+		s.passed, s.stored = s.skip, s.skip
+	}
 	s.joining = join != nil
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
@@ -189,6 +215,7 @@ func (f *Feed) Close() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.close(ErrClosed)
+	f.unclogIfFree()
 }
 
 func (f *Feed) closed() bool { return f.open.Err() != nil }
@@ -196,9 +223,13 @@ func (f *Feed) closed() bool { return f.open.Err() != nil }
 // remove takes a subscription that has ended out of the accounting.
 func (f *Feed) remove(s *Subscription) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.subs = slices.DeleteFunc(f.subs, func(o *Subscription) bool { return o == s })
 	f.freeLocked()
+	idle := len(f.subs) == 0 && f.idle != nil
+	f.mu.Unlock()
+	if idle {
+		f.idle()
+	}
 }
 
 // freed tells waiting writers that a subscription has moved on.
@@ -214,7 +245,8 @@ func (f *Feed) freed() {
 // freeLocked lets waiting writers go on once a quarter of the room is free, so
 // that a full feed does not switch goroutines for every batch.
 func (f *Feed) freeLocked() {
-	if f.waiting != nil && f.backlog() <= f.max/4*3 {
+	f.unclogIfFree()
+	if f.waiting != nil && f.clogs == 0 && f.backlog() <= f.max/4*3 {
 		close(f.waiting)
 		f.waiting = nil
 	}

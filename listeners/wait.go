@@ -30,7 +30,7 @@ func (s *Subscription) Wait(ctx context.Context, p Position) error {
 	var ask *time.Timer // nil unless the listener must be asked
 	pause := askFirst
 	for {
-		moved := s.watch()
+		moved, upstream := s.watch(), s.watchUpstream()
 		if s.reached(p) {
 			return nil
 		}
@@ -54,6 +54,7 @@ func (s *Subscription) Wait(ctx context.Context, p Position) error {
 			pause = min(2*pause, askLast)
 		}
 		select {
+		case <-upstream:
 		case <-moved:
 			pause = askFirst
 		case <-asked:
