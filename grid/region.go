@@ -66,6 +66,7 @@ type Region[K comparable, V any] struct {
 	ops     ops[K, V]
 	queue   queue[K, V] // of single writes
 	indexes atomic.Pointer[[]indexDef[K, V]]
+	queries queries[K, V]
 
 	// mu orders commits: a transaction is committed, shown and appended to the
 	// feed under it. No listener runs and nobody waits for room under it.
@@ -229,12 +230,16 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 	if waitErr := endSubscriptions(ctx, r.feed, fmt.Sprintf("region %q", r.name), r.grid.name); err == nil {
 		err = waitErr
 	}
+	// After the region's own, of which one is what the queries hear by.
+	if waitErr := r.endQueries(ctx); err == nil {
+		err = waitErr
+	}
 	r.grid.remove(r)
 	return err
 }
 
-// endSubscriptions waits until each has caught up, ends it, and waits for its
-// end, all of it no longer than ctx.
+// endSubscriptions waits until each of a feed has caught up, ends it, and waits
+// for its end, all of it no longer than ctx.
 func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string) error {
 	subs := feed.Subscriptions() // complete: Subscribe refuses new ones
 	tick := time.NewTicker(2 * time.Millisecond)

@@ -10,10 +10,13 @@ type Event struct {
 	Schema *Schema
 	// Before is the whole old row. It is absent on create, read and truncate,
 	// and on update and delete of a Postgres table whose REPLICA IDENTITY is
-	// not FULL.
+	// not FULL. A row that enters the result of a query is a create with the
+	// old row, if there was one.
 	Before Record
 	// After is the new row, or a message; absent on delete and truncate. Its unchanged
-	// columns are those that Postgres did not send.
+	// columns are those that Postgres did not send. A row that leaves the
+	// result of a query is a delete with the new row, if there is one and it
+	// has the same key.
 	After Record
 	// OldKey holds the key columns of the old row, the others unchanged, where
 	// the source sent only those: on delete, and on an update of the key.

@@ -38,15 +38,29 @@ type FeedOptions struct {
 	// goroutines. Default: what was before the first batch is not known, and
 	// counts as gone.
 	Resume func(ctx context.Context, from Position) (Position, error)
+	// Upstream makes the feed a branch of another one: Upstream's listener
+	// appends to it what its subscriptions want of that. Then a full branch
+	// makes the writers wait that call Reserve of Upstream's feed, and Append
+	// needs no Reserve; a listener of either is never made to wait for itself;
+	// and [Subscription.Stored] and [Subscription.Wait] of a subscription count
+	// as handled what Upstream has handled without appending anything. The
+	// positions are those of Upstream's feed, and Upstream has no branch below
+	// a branch. Default: a feed of its own.
+	Upstream *Subscription
+	// Idle, if it is set, is called each time when the feed's last subscription
+	// has ended, on its goroutine, under no lock, and before its Done is closed.
+	Idle func()
 }
 
 // A Feed is the ordered log between one writer and its subscriptions. It holds
 // the batches that the slowest subscription has not handled yet, and those that
 // [FeedOptions].HistoryBytes asks for. It starts no goroutine of its own.
 type Feed struct {
-	max     int64
-	history int64
-	resume  func(context.Context, Position) (Position, error) // nil if nobody knows
+	max      int64
+	history  int64
+	resume   func(context.Context, Position) (Position, error) // nil if nobody knows
+	upstream *Subscription                                     // nil unless it is a branch
+	idle     func()                                            // may be nil
 
 	mu      sync.Mutex
 	tail    *node
@@ -55,6 +69,9 @@ type Feed struct {
 	waiting chan struct{}   // closed when space may have been freed; nil if nobody waits
 	open    context.Context //nolint:containedctx // ends with the feed; its cause is ErrClosed
 	close   context.CancelCauseFunc
+	clogged bool           // it is a branch that is full, and counts in clogs of the other feed
+	clogs   int            // branches that are full
+	failure *ListenerError // why it ended, without a subscription; nil if it was closed
 
 	waiters atomic.Int32 // writers in Reserve that found no space
 }
@@ -82,7 +99,7 @@ func NewFeed(opts *FeedOptions) *Feed {
 	if opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
-	f.resume = opts.Resume
+	f.upstream, f.idle, f.resume = opts.Upstream, opts.Idle, opts.Resume
 	if f.history = opts.HistoryBytes; f.history > 0 {
 		f.oldest = f.tail
 	}
@@ -105,7 +122,7 @@ func (f *Feed) Reserve(ctx context.Context) error {
 			f.mu.Unlock()
 			return ErrClosed
 		}
-		if f.backlog() < f.max || callerHears(ctx, f) {
+		if f.hasRoom() || callerHears(ctx, f) {
 			f.mu.Unlock()
 			return nil
 		}
@@ -114,7 +131,7 @@ func (f *Feed) Reserve(ctx context.Context) error {
 		}
 		freed := f.waiting
 		f.waiters.Add(1)
-		full := f.backlog() >= f.max // again, now that readers see the waiter
+		full := !f.hasRoom() // again, now that readers see the waiter
 		f.mu.Unlock()
 		if full {
 			select {
@@ -167,6 +184,7 @@ func (f *Feed) Append(b *Batch) {
 	for _, s := range f.subs {
 		s.wake()
 	}
+	f.clogIfFull()
 }
 
 // A Join brings a new subscription up to the present: it emits Reset, Snapshot
@@ -206,6 +224,11 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	s.within = f.tail.within
 	if s.joining = join != nil || s.past != nil; s.past == nil {
 		s.passed, s.stored = f.tail.position, f.tail.position // it wants nothing from before
+		if f.upstream != nil && join == nil {
+			// What the trunk has taken already may still be on its way into f.
+			s.skip = f.upstream.feed.last().position
+			s.passed, s.stored = s.skip, s.skip
+		}
 	}
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait
@@ -229,9 +252,13 @@ func (f *Feed) closed() bool { return f.open.Err() != nil }
 // remove takes a subscription that has ended out of the accounting.
 func (f *Feed) remove(s *Subscription) {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	f.subs = slices.DeleteFunc(f.subs, func(o *Subscription) bool { return o == s })
 	f.freeLocked()
+	idle := len(f.subs) == 0 && f.idle != nil
+	f.mu.Unlock()
+	if idle {
+		f.idle()
+	}
 }
 
 // freed tells waiting writers that a subscription has moved on.
@@ -247,7 +274,8 @@ func (f *Feed) freed() {
 // freeLocked lets waiting writers go on once a quarter of the room is free, so
 // that a full feed does not switch goroutines for every batch.
 func (f *Feed) freeLocked() {
-	if f.waiting != nil && f.backlog() <= f.max/4*3 {
+	f.unclogIfFree()
+	if f.waiting != nil && f.clogs == 0 && f.backlog() <= f.max/4*3 {
 		close(f.waiting)
 		f.waiting = nil
 	}

@@ -75,7 +75,10 @@ func (s *Subscription) loop(join Join) error {
 			return err
 		}
 		if b == nil {
-			return s.finish()
+			if err := s.finish(); err != nil {
+				return err
+			}
+			return s.feed.failed(s)
 		}
 		if s.place != nil && b == s.place.lapse {
 			if err := s.rejoin(); err != nil {

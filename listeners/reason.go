@@ -10,6 +10,7 @@ func (f *Feed) CloseFor(reason error) {
 	defer f.mu.Unlock()
 	f.close(reason)
 	f.oldest = nil // nobody can subscribe any more
+	f.unclogIfFree()
 }
 
 // Reason returns why the subscription ended, also where that is no error: what

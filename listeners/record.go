@@ -56,6 +56,10 @@ func NewRecord(r Row) Record { return Record{row: r} }
 // Exists reports whether there is a record at all.
 func (r Record) Exists() bool { return r.row != nil }
 
+// Row returns what the record was made of, nil if it is absent; for a source
+// that wants its own rows back.
+func (r Record) Row() Row { return r.row }
+
 // Schema returns the schema the record was written with, nil if it is absent.
 func (r Record) Schema() *Schema {
 	if r.row == nil {

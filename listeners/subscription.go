@@ -118,6 +118,7 @@ func (s *Subscription) Handled() Position {
 	s.mu.Lock()
 	delivered, at := s.delivered, s.passed
 	s.mu.Unlock()
+	at = s.upTo(at)
 	if s.durable != nil && !delivered.IsZero() {
 		// After the look at delivered, so that an answer at or behind it covers
 		// all of that; outside the lock, since it is the listener's code.
@@ -261,8 +262,3 @@ func (s *Subscription) Err() error {
 
 // callerKey marks a context as that of a subscription's callback.
 type callerKey struct{}
-
-func callerHears(ctx context.Context, f *Feed) bool {
-	caller, _ := ctx.Value(callerKey{}).(*Subscription)
-	return caller != nil && caller.feed == f
-}

