@@ -41,9 +41,39 @@
 // Joining: a subscription with [listeners.SubscribeOptions].Current hears a
 // consistent snapshot, then Live, then every later change once.
 //
+// Expiry: an entry's time is up when it has been in the region for its time to
+// live ([RegionOptions].TTL, [Region.PutTTL]) or has not been used for
+// [RegionOptions].Idle. From that moment on nobody finds it: not [Region.Get]
+// nor any other read of the region, its indexes or a transaction, and Insert
+// succeeds. It is deleted by a transaction of its own with
+// [listeners.CauseExpire], the old value and no tag: within some milliseconds
+// or, if a listener holds writers back, when there is room for more. Entries
+// that end together leave in one batch, 1000 at most, in the order of their
+// ends. What is written to a key comes after the end of what was there, and a
+// transaction that has read an entry whose time is up by its commit is called
+// again. Times are measured by a clock that nobody can set.
+//
+// A [Snapshot] is what the events up to its position say, so it has an entry
+// until its delete, and [Region.Len] counts it. A subscription with Current does
+// not: before its snapshot, all that is due is deleted.
+//
+// Eviction: a region never shows more than [RegionOptions].MaxEntries. The
+// transaction that adds too much is followed at once by another, which deletes
+// with [listeners.CauseEvict] and the old values what was used least recently;
+// what has to expire anyway leaves first, with that cause. Listeners hear of the
+// addition, then of the eviction. A use is a write, or a read that
+// [RegionOptions].Idle counts, and the time of a use is the number of
+// transactions before it: between two transactions, all reads are at one moment,
+// after what was written before it. Of entries used at the same moment, the one
+// written first leaves first.
+//
+// A goroutine waits for the next end while there are entries that have one.
+// Close waits for it.
+//
 // Bounded memory: a region holds back at most
 // [RegionOptions].FeedBytes for its slowest listener, and one more batch of
-// each writer. Then writes wait, until the listener moves on or their context
+// each writer, with one of what it evicts and one of the ends that it meets.
+// Then writes wait, until the listener moves on or their context
 // ends. Nothing is dropped.
 // The bound counts sizes that are estimated, see [RegionOptions].ValueBytes.
 //
@@ -53,7 +83,7 @@
 // other.
 //
 // Mirrors: one transaction of the source is one transaction and one batch of
-// the mirror, with the source's position, time and transaction number. Two of
+// the mirror, with the source's position, time, transaction number and tag. Two of
 // them are never merged. Before is always complete, also where Postgres sent
 // only the key, and columns that Postgres left out of an update are filled in.
 // A mirror that cannot go on stops with an error ([Region.Err]), keeps what it

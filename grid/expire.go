@@ -275,7 +275,7 @@ func (r *Region[K, V]) scheduleLocked() {
 	case l.due.Len() == 0:
 	case !l.sweeping:
 		if l.stop == nil {
-			l.ctx, l.stop = context.WithCancel(context.Background())
+			l.ctx, l.stop = context.WithCancel(context.Background()) //nolint:gosec // endSweeper calls it
 		}
 		l.sweeping = true
 		l.sweepers.Go(r.sweep)

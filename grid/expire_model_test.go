@@ -104,7 +104,7 @@ func TestALimitedRegionBehavesAsItsModel(t *testing.T) {
 }
 
 func checkLimited(rt *rapid.T) {
-	ctx, cancel := context.WithCancel(context.Background()) //nolint:usetesting // rapid's T has no Context that lives as long
+	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ms := func(least, most int) *rapid.Generator[time.Duration] {
 		return rapid.Custom(func(t *rapid.T) time.Duration {
