@@ -39,12 +39,12 @@ type rule struct {
 // through others.
 type layer struct {
 	ours     []string // folders of this module, besides its own and what is in it
-	stdOnly  bool     // no other module at all
+	stdOnly  bool     // the folder itself, not those in it: no other module at all
 	noBroker bool     // no broker client
 }
 
 var layers = map[string]layer{
-	"listeners": {stdOnly: true},
+	"listeners": {stdOnly: true, noBroker: true},
 	"grid":      {ours: []string{"listeners", "internal"}, noBroker: true},
 	"cdc":       {ours: []string{"listeners", "internal"}, noBroker: true},
 	"sinks":     {ours: []string{"listeners", "internal"}},
@@ -94,7 +94,7 @@ func checkLayer(h house, p *pkg) []string {
 			if !slices.ContainsFunc(l.ours, func(room string) bool { return inTree(dep.room(), room) }) {
 				wrong = append(wrong, "reaches "+chain)
 			}
-		case l.stdOnly:
+		case l.stdOnly && p.room() == name:
 			wrong = append(wrong, "leaves the standard library: "+chain)
 		case l.noBroker && brokerOf(path) != "":
 			wrong = append(wrong, "makes its users compile a broker client: "+chain)
