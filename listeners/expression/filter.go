@@ -97,11 +97,7 @@ func (f *Filter) Match(e *listeners.Event, tx listeners.Tx) (bool, error) {
 		}
 		return false, &MatchError{Collection: e.Schema.Collection(), Position: e.Position, Err: err}
 	}
-	fits, ok := out.(bool)
-	if !ok {
-		return false, &MatchError{Collection: e.Schema.Collection(), Position: e.Position, Err: fmt.Errorf("it is no condition, but %v", out)}
-	}
-	return fits, nil
+	return out.(bool), nil //nolint:errcheck,forcetypeassert // AsBool sees to it
 }
 
 // Keep is for [listeners.SubscribeOptions].Filter: Match without the

@@ -138,7 +138,7 @@ func TestWhatIsWrongIsToldWithItsPlace(t *testing.T) {
 func TestWhatOnlyAnEventShowsIsAnError(t *testing.T) {
 	for text, want := range map[string]string{
 		`after.prize > 3`:      `public.seats has no column "prize", but id, price, buyer, notes`,
-		`after.buyer`:          "it is no condition, but Ann",
+		`after.buyer`:          "column 1: invalid operation: bool(string)",
 		`key.price > 3`:        `the column "price" is not in the key`,
 		`after.buyer > 3`:      "column 13: ",
 		`changed("prize")`:     `no column "prize"`,
