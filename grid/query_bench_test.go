@@ -129,3 +129,13 @@ func BenchmarkQueryMemory(b *testing.B) {
 		})
 	}
 }
+
+const benchEntries = 100_000
+
+func benchKeys() []string {
+	keys := make([]string, benchEntries)
+	for i := range keys {
+		keys[i] = fmt.Sprintf("seat-%06d", i*7919%benchEntries)
+	}
+	return keys
+}

@@ -10,7 +10,7 @@ import (
 )
 
 // hidden are the modules whose types are nobody's business but ours.
-var hidden = []string{"github.com/jackc/pglogrepl", "github.com/hashicorp/go-memdb"}
+var hidden = []string{"github.com/jackc/pglogrepl", "github.com/expr-lang/expr"}
 
 // foreign lists where the exported declarations of a file name a type, function
 // or value of a hidden module.
@@ -30,8 +30,8 @@ func foreign(file string, src []byte) ([]string, error) {
 			if !inTree(path, module) {
 				continue
 			}
-			// The package's name is its path's last word: "go-memdb" is memdb.
-			name := strings.TrimPrefix(path[strings.LastIndexByte(path, '/')+1:], "go-")
+			// The package's name is its path's last word.
+			name := path[strings.LastIndexByte(path, '/')+1:]
 			if spec.Name != nil {
 				name = spec.Name.Name
 			}
@@ -116,7 +116,7 @@ func visible(typ ast.Expr) ast.Expr {
 
 func TestForeign(t *testing.T) {
 	const imports = `package p
-import ( "github.com/jackc/pglogrepl"; "github.com/hashicorp/go-memdb"; repl "github.com/jackc/pglogrepl" )
+import ( "github.com/jackc/pglogrepl"; "github.com/expr-lang/expr"; repl "github.com/jackc/pglogrepl" )
 `
 	for name, tc := range map[string]struct {
 		src  string
@@ -126,12 +126,12 @@ import ( "github.com/jackc/pglogrepl"; "github.com/hashicorp/go-memdb"; repl "gi
 		"result, renamed import":     {"func F() (repl.LSN, error) { return 0, nil }", 1},
 		"body":                       {"func F() { _ = pglogrepl.LSN(0) }", 0},
 		"unexported function":        {"func f(pglogrepl.LSN) {}", 0},
-		"method of exported type":    {"func (r *R[T]) M() memdb.Txn { panic(0) }", 1},
-		"method of unexported type":  {"func (r *r) M() memdb.Txn { panic(0) }", 0},
+		"method of exported type":    {"func (r *R[T]) M() expr.Option { panic(0) }", 1},
+		"method of unexported type":  {"func (r *r) M() expr.Option { panic(0) }", 0},
 		"exported field":             {"type T struct { LSN pglogrepl.LSN }", 1},
-		"unexported field":           {"type T struct { db *memdb.MemDB }", 0},
-		"embedded field":             {"type T struct { *memdb.MemDB }", 1},
-		"interface method":           {"type T interface { M(*memdb.Txn) }", 1},
+		"unexported field":           {"type T struct { db *expr.Option }", 0},
+		"embedded field":             {"type T struct { *expr.Option }", 1},
+		"interface method":           {"type T interface { M(*expr.Option) }", 1},
 		"unexported type":            {"type t struct { LSN pglogrepl.LSN }", 0},
 		"unexported alias":           {"type lsn = pglogrepl.LSN", 1},
 		"exported variable":          {"var V = pglogrepl.LSN(0)", 1},

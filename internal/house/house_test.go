@@ -92,7 +92,7 @@ func TestSignaturesShowNoForeignTypes(t *testing.T) {
 				t.Errorf("%s: %v", p.ImportPath, err)
 			}
 			for _, where := range found {
-				t.Errorf("%s: %s (rule: types of pglogrepl and memdb stay out of public signatures)", p.ImportPath, where)
+				t.Errorf("%s: %s (rule: types of pglogrepl and expr stay out of public signatures)", p.ImportPath, where)
 			}
 		}
 	}

@@ -34,7 +34,7 @@ func abs(name string) string {
 
 func TestRulesCatch(t *testing.T) {
 	const nats, kgo, amqp, other = "github.com/nats-io/nats.go", "github.com/twmb/franz-go/pkg/kgo",
-		"github.com/rabbitmq/amqp091-go", "github.com/hashicorp/go-memdb"
+		"github.com/rabbitmq/amqp091-go", "github.com/cenkalti/backoff/v4"
 	foreignPackages := []string{nats + ":", kgo + ":", amqp + ":", other + ":"}
 
 	for name, tc := range map[string]struct {
@@ -53,6 +53,7 @@ func TestRulesCatch(t *testing.T) {
 		"listeners import ours": {
 			packages: []string{"listeners: internal/x", "internal/x:"}, want: "/listeners: reaches",
 		},
+		"a folder of listeners imports a module": {packages: []string{"listeners/expression: listeners " + other, "listeners:"}},
 		"listeners import a module": {
 			packages: []string{"listeners: " + other}, want: "leaves the standard library",
 		},
