@@ -118,7 +118,7 @@ func (k *filePosition) Save(_ context.Context, p Position) (err error) {
 	}
 	dir, openErr := os.Open(k.store.dir)
 	if openErr != nil {
-		return nil //nolint:nilerr // the file is there; what follows only hardens that
+		return nil // the file is there; what follows only hardens that
 	}
 	_ = dir.Sync() // some file systems cannot sync a directory; the rename is done then
 	_ = dir.Close()
