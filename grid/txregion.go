@@ -124,11 +124,9 @@ func (t *TxRegion[K, V]) Delete(k K) (existed bool, err error) {
 		return false, fmt.Errorf("grid: delete from region %q: %w", t.r.name, err)
 	}
 	id := encodeKey(t.r.codec, nil, &k)
-	if t.find(id) == nil {
-		return false, nil
-	}
-	t.write(id, nil)
-	return true, nil
+	existed = t.find(id) != nil
+	t.write(id, nil) // in any case: it overtakes a load
+	return existed, nil
 }
 
 func (t *TxRegion[K, V]) writable() error {

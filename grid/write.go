@@ -184,10 +184,11 @@ func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.view.Load()
-	switch {
-	case r.closed:
+	if r.closed {
 		return listeners.Position{}, ErrClosed
-	case now.length == 0:
+	}
+	r.overtakeAllLocked()
+	if now.length == 0 {
 		return listeners.Position{}, nil
 	}
 	r.db = newDB[K, V](len(r.indexDefs()))
