@@ -92,6 +92,13 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 
 // writeFor is write of an entry with a duration of its own, 0 for none.
 func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, version listeners.Position, ttl time.Duration) (listeners.Position, error) {
+	if len(r.grid.writerDefs()) > 0 {
+		var val V
+		if v != nil {
+			val = *v
+		}
+		return r.writeOneAsking(ctx, kind, *k, val, version, ttl)
+	}
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}

@@ -21,6 +21,7 @@ type TxRegion[K comparable, V any] struct {
 
 	reads map[string]*entry[K, V] // by id, what base has; nil for absent
 	whole bool                    // read all of base
+	wiped bool                    // by [Region.Clear]
 }
 
 var _ txPart = (*TxRegion[string, int])(nil)
