@@ -126,7 +126,9 @@ func (t *TxRegion[K, V]) Delete(k K) (existed bool, err error) {
 	}
 	id := encodeKey(t.r.codec, nil, &k)
 	existed = t.find(id) != nil
-	t.write(id, nil) // in any case: it overtakes a load
+	if _, own := t.writes[string(id)]; existed || !own {
+		t.write(id, nil) // also if it is absent: that overtakes a load
+	}
 	return existed, nil
 }
 
