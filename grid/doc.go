@@ -67,6 +67,16 @@
 // after what was written before it. Of entries used at the same moment, the one
 // written first leaves first.
 //
+// Loaders: [Loader.Get] fills a region from the store behind it, by one call for
+// all who miss a key at a time. A load is a transaction with
+// [listeners.CauseLoad]. What is written or deleted while it runs wins over it.
+// [Region.Get] and every other read look at the region alone.
+//
+// Writers: who was added with [Grid.AddWriter] is asked before each commit, once
+// for a transaction over however many regions, under no lock. A writer may refuse
+// all of it or store other values, and is asked again if what the transaction is
+// based on changes meanwhile.
+//
 // A goroutine waits for the next end while there are entries that have one.
 // Close waits for it.
 //

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,6 +28,7 @@ type Grid struct {
 	regions   []member // in order of creation
 	lastEpoch uint64
 	closed    bool
+	writers   atomic.Pointer[[]*writerDef]
 }
 
 // A member is a region without its types.

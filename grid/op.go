@@ -20,6 +20,7 @@ const (
 	opInsert         // if the key is absent
 	opReplace        // if the entry has op.version
 	opDelete
+	opLoad // if the key is absent and nobody overtook op.mark
 )
 
 // An op is a write of one key: one transaction of its own. Ops come from a pool
@@ -30,6 +31,7 @@ type op[K comparable, V any] struct {
 	next    *entry[K, V]       // what to store; nil for a delete
 	version listeners.Position // for opReplace
 	tag     string             // of its transaction
+	mark    *loadMark          // for opLoad
 
 	before *entry[K, V]       // what was there
 	change *oneEvent          // the outcome; nil if there is none
@@ -76,6 +78,8 @@ func (o *op[K, V]) decide(before *entry[K, V]) (apply bool, err error) {
 		return true, nil
 	case opDelete:
 		return before != nil, nil
+	case opLoad:
+		return before == nil && !o.mark.overtaken.Load(), nil
 	}
 	return false, nil
 }
@@ -88,6 +92,13 @@ func (r *Region[K, V]) write(ctx context.Context, kind opKind, k *K, v *V, versi
 
 // writeFor is write of an entry with a duration of its own, 0 for none.
 func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, version listeners.Position, ttl time.Duration) (listeners.Position, error) {
+	if len(r.grid.writerDefs()) > 0 {
+		var val V
+		if v != nil {
+			val = *v
+		}
+		return r.writeOneAsking(ctx, kind, *k, val, version, ttl)
+	}
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}
@@ -99,6 +110,12 @@ func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, ve
 		o.next = r.newEntry(r.shape, o.id, *k, *v)
 		r.limit(o.next, ttl)
 	}
+	r.commit(o)
+	return o.pos, o.err
+}
+
+// commit commits an op or has it committed. The outcome is in the op.
+func (r *Region[K, V]) commit(o *op[K, V]) {
 	for {
 		if r.queue.add(o) {
 			r.lead()
@@ -106,7 +123,7 @@ func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, ve
 			<-o.done
 		}
 		if !errors.Is(o.err, errNotIndexed) {
-			return o.pos, o.err
+			return
 		}
 		// Not by the leader: the index's function is the user's.
 		o.err = nil
@@ -138,6 +155,9 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 			err = r.admitLocked(now, o.next)
 			apply = err == nil
 		}
+		if err == nil && (apply || o.kind == opDelete) {
+			r.overtakeLocked(o.id)
+		}
 		if !apply {
 			o.err = err
 			continue
@@ -155,6 +175,9 @@ func (r *Region[K, V]) commitLocked(ops []*op[K, V]) {
 		}
 		o.pos, o.before, o.change = pos, before, r.newChange(before, o.next, pos, at)
 		o.change.batch.Tx.Tag = o.tag
+		if o.kind == opLoad {
+			o.change.event[0].Cause = listeners.CauseLoad
+		}
 	}
 	if pos == now.position {
 		return

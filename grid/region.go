@@ -33,7 +33,7 @@ type RegionOptions[V any] struct {
 	TTL time.Duration
 	// Idle is how long an entry stays after it was used last, to within a
 	// thousandth. Used means written, or found by [Region.Get], [Region.Entry],
-	// [TxRegion.Get] or a [Loader]; iterations, indexes, snapshots and
+	// [TxRegion.Get] or [Loader.Get]; iterations, indexes, snapshots and
 	// [Region.Peek] do not count. Default: no limit.
 	Idle time.Duration
 	// MaxEntries is how many entries the region holds at most: a transaction
@@ -74,6 +74,7 @@ type Region[K comparable, V any] struct {
 	db     *db[K, V]
 	closed bool
 	lives  lives[K, V]
+	marks  map[string][]*loadMark // by id; of loads and of what they did not find
 
 	shape *shape             // of an open region; a mirror takes it from its source
 	begin listeners.Position // before the first change; the zero Position of a mirror

@@ -179,6 +179,9 @@ func (s *staged[K, V]) apply(net []netChange[K, V]) {
 // commitLocked makes what was prepared visible, tells the feed, and returns the
 // position, zero if the transaction changes nothing here.
 func (s *staged[K, V]) commitLocked() listeners.Position {
+	for _, w := range s.writes {
+		s.r.overtakeLocked(w.id)
+	}
 	if s.txn == nil {
 		return listeners.Position{}
 	}

@@ -23,6 +23,8 @@ type Tx struct {
 	parts []txPart // in order of first use
 	err   error    // a misuse, which keeps the transaction from committing
 	over  bool
+	// single says that it is a write of one region, which names itself in errors.
+	single bool
 }
 
 // A txPart is a [TxRegion] without its types. The methods named Locked want the
@@ -32,6 +34,7 @@ type txPart interface {
 	order() uint64 // regions are locked in this order, or two transactions could wait for each other
 	of(region any) bool
 	writing() bool
+	changing() bool
 	reserve(ctx context.Context) error
 	lock()
 	unlock()
@@ -60,8 +63,8 @@ type txPart interface {
 // count, whether it returned an error or not.
 //
 // Do waits for room in the feeds as [Region.Put] does, before it commits. A
-// listener may call it, and passes its own context on. The errors are fn's, the
-// cause of ctx's end, [ErrClosed], and that a region is of another grid.
+// listener may call it, and passes its own context on. The errors are fn's, that of
+// a writer ([Grid.AddWriter]), the cause of ctx's end, [ErrClosed], and that a region is of another grid.
 func (g *Grid) Do(ctx context.Context, fn func(tx *Tx) error) error {
 	if fn == nil {
 		return fmt.Errorf("grid %q: the transaction's function is nil", g.name)
@@ -88,6 +91,12 @@ func (tx *Tx) call(fn func(*Tx) error) error {
 func (tx *Tx) finish(ctx context.Context, failure error) (ended bool, err error) {
 	if tx.err != nil {
 		return true, tx.err
+	}
+	if failure == nil {
+		failure = tx.ask(ctx)
+		if failure != nil && !tx.single {
+			failure = fmt.Errorf("grid %q: transaction: %w", tx.grid.name, failure)
+		}
 	}
 	if failure == nil {
 		// Under no lock yet, so that listeners can make room by whatever they do.
@@ -141,5 +150,8 @@ func (tx *Tx) commitLocked(at time.Time) error {
 }
 
 func (tx *Tx) wrap(p txPart, err error) error {
+	if tx.single {
+		return err
+	}
 	return fmt.Errorf("grid %q: transaction: region %q: %w", tx.grid.name, p.name(), err)
 }

@@ -21,6 +21,7 @@ type TxRegion[K comparable, V any] struct {
 
 	reads map[string]*entry[K, V] // by id, what base has; nil for absent
 	whole bool                    // read all of base
+	wiped bool                    // by [Region.Clear]
 }
 
 var _ txPart = (*TxRegion[string, int])(nil)
@@ -124,11 +125,11 @@ func (t *TxRegion[K, V]) Delete(k K) (existed bool, err error) {
 		return false, fmt.Errorf("grid: delete from region %q: %w", t.r.name, err)
 	}
 	id := encodeKey(t.r.codec, nil, &k)
-	if t.find(id) == nil {
-		return false, nil
+	existed = t.find(id) != nil
+	if _, own := t.writes[string(id)]; existed || !own {
+		t.write(id, nil) // also if it is absent: that overtakes a load
 	}
-	t.write(id, nil)
-	return true, nil
+	return existed, nil
 }
 
 func (t *TxRegion[K, V]) writable() error {

@@ -86,7 +86,7 @@ func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position,
 // [ErrNotFound] and fn is not called; if fn returns an error or panics, nothing
 // is stored and the error or the panic goes on to the caller.
 //
-// fn is called at most once, while all other writers of the region wait: it
+// Unless the grid has writers ([Grid.AddWriter]), fn is called at most once, while all other writers of the region wait: it
 // should be short, may read this and other regions, and must not write, nor
 // subscribe to or close this one, which would wait for ever. It returns a new
 // value and leaves the old one, and what that points to, as it is. Work that
@@ -103,6 +103,9 @@ func (r *Region[K, V]) Update(ctx context.Context, k K, fn func(V) (V, error)) (
 func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (listeners.Position, error) {
 	if fn == nil {
 		return listeners.Position{}, errors.New("the function is nil")
+	}
+	if len(r.grid.writerDefs()) > 0 {
+		return r.updateAsking(ctx, k, fn)
 	}
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
@@ -150,6 +153,9 @@ func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (liste
 	if r.source != nil {
 		return listeners.Position{}, ErrMirror
 	}
+	if len(r.grid.writerDefs()) > 0 {
+		return r.putAllAsking(ctx, pairs)
+	}
 	s := staged[K, V]{r: r, tag: tagOf(ctx)}
 	for k, v := range pairs {
 		s.put(k, v)
@@ -178,16 +184,32 @@ func (r *Region[K, V]) Clear(ctx context.Context) (listeners.Position, error) {
 }
 
 func (r *Region[K, V]) clear(ctx context.Context) (listeners.Position, error) {
+	if r.source == nil && len(r.grid.writerDefs()) > 0 {
+		return r.clearAsking(ctx)
+	}
 	if err := r.reserve(ctx); err != nil {
 		return listeners.Position{}, err
 	}
+	return r.clearFrom(ctx, nil, nil)
+}
+
+// clearFrom clears unless there is a veto. The error is errChanged if the region
+// is not in this state any more; nil stands for any.
+func (r *Region[K, V]) clearFrom(ctx context.Context, base *view[K, V], veto error) (listeners.Position, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.view.Load()
-	switch {
-	case r.closed:
+	if r.closed {
 		return listeners.Position{}, ErrClosed
-	case now.length == 0:
+	}
+	if base != nil && base != now {
+		return listeners.Position{}, errChanged
+	}
+	if veto != nil {
+		return listeners.Position{}, veto
+	}
+	r.overtakeAllLocked()
+	if now.length == 0 {
 		return listeners.Position{}, nil
 	}
 	r.db = newDB[K, V](len(r.indexDefs()))
