@@ -206,7 +206,7 @@ func (w *bustle) may() bool {
 }
 
 func newBustle(seed uint64) (*bustle, error) {
-	w := &bustle{grid: grid.New("g", nil), random: rand.New(rand.NewPCG(seed, 1)), budget: 150} //nolint:gosec // to be repeated
+	w := &bustle{grid: grid.New("g", nil), random: rand.New(rand.NewPCG(seed, 1)), budget: 150}
 	for i := range w.books {
 		pick := func(of ...int) int { return of[w.draw(len(of))] }
 		r, err := grid.Open[string](w.grid, fmt.Sprint("r", i), &grid.RegionOptions[int]{

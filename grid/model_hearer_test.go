@@ -148,6 +148,7 @@ func (h *hearer) hear(b *listeners.Batch) {
 	case listeners.Reset:
 		clear(h.state)
 		h.whole, h.told = true, false
+	case listeners.Snapshot:
 	case listeners.Live:
 		h.told = true
 	case listeners.Changes:
