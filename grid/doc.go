@@ -80,6 +80,15 @@
 // A goroutine waits for the next end while there are entries that have one.
 // Close waits for it.
 //
+// Queries: a listener of a [Query] hears what enters, changes within and leaves
+// a set of entries, exactly once and in order, from a consistent beginning: the
+// set rebuilt from its events is at each position that of the region. Nobody
+// keeps the sets in memory; that is why the function of a query, or of its
+// index, must depend on nothing but the entry. A listener of a query is a
+// subscription like any other: its own pace, its own [listeners.Overflow], its
+// own end. If it blocks writers, by being slow, it still keeps no other listener
+// from what was committed.
+//
 // Bounded memory: a region holds back at most
 // [RegionOptions].FeedBytes for its slowest listener, and one more batch of
 // each writer, with one of what it evicts and one of the ends that it meets.
@@ -117,6 +126,10 @@
 // Reads through an index see the present state: a [Snapshot] and a [TxRegion]
 // have none of their own. A transaction does not notice what it has read
 // through one, or from a region directly.
+//
+// Two queries, and a query and its region, are told independently. A write that
+// has returned may not have come to a query's listener yet: ask its
+// subscription's Wait.
 //
 // There is no order between two regions: who hears or reads both may see a
 // transaction in one and not yet in the other. Only what a transaction reads of

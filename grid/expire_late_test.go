@@ -101,6 +101,67 @@ func TestAnEntryWhoseTimeIsUpIsNotReadThoughItsDeleteIsLate(t *testing.T) {
 	})
 }
 
+func TestAQueryLeavesOutEntriesWhoseTimeIsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		done := false
+		joined := []*twin{newTwin(), newTwin()}
+		late(t, newGrid(t), []string{"a", "b"}, func(_ context.Context, r *grid.Region[string, int]) {
+			done = true
+			odd, err := grid.NewIndex(r, "odd", func(_ string, v int) (bool, bool) { return v%2 == 1, true }, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			byIndex, err := odd.Query("odd by index", true, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			byFunc, err := grid.NewQuery(r, "odd by function", func(_ string, v int) bool { return v%2 == 1 }, nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			for i, q := range []*grid.Query[string, int]{byIndex, byFunc} {
+				if got := maps.Collect(q.All()); !maps.Equal(got, map[string]int{"trigger": 99}) || q.Len() != 1 {
+					t.Errorf("All() of %s = %v, Len() = %d; want the trigger alone", q.Name(), got, q.Len())
+				}
+				if v, ok := q.Get("a"); ok {
+					t.Errorf("Get(a) of %s = %d", q.Name(), v)
+				}
+				live(t, subscribe(t, q, joined[i], current))
+			}
+		})
+		if !done {
+			t.Fatal("the listener was not called")
+		}
+		for _, l := range joined {
+			if l.reads != 1 || len(l.heard) > 0 {
+				t.Errorf("a joiner read %d entries and heard %q, want the trigger alone", l.reads, l.heard)
+			}
+		}
+	})
+}
+
+func TestReadingAQueryIsNoUseOfAnEntry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := open[string](t, newGrid(t), "r", &grid.RegionOptions[int]{Idle: time.Second})
+		q, err := grid.NewQuery(r, "all", func(string, int) bool { return true }, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, r, "a", 1)
+		time.Sleep(900 * time.Millisecond)
+		if v, ok := q.Get("a"); v != 1 || !ok || q.Len() != 1 {
+			t.Errorf("Get(a) = %d, %t, Len() = %d; want 1, true, 1", v, ok, q.Len())
+		}
+		time.Sleep(200 * time.Millisecond)
+		if v, ok := q.Get("a"); ok {
+			t.Errorf("Get(a) = %d after the idle time, want nothing", v)
+		}
+	})
+}
+
 func TestAWriteComesAfterTheEndOfWhatWasThere(t *testing.T) {
 	began := []string{"write create a 0 1", "write create b 0 2", "write create trigger 0 99"}
 	swept := []string{"expire delete b 2 0"}

@@ -107,7 +107,8 @@ func (q *Query[K, V]) Name() string { return q.name }
 
 // All yields the keys and values of the set as it is at the start of the
 // iteration, in key order. By an index value it reads no other entries, with a
-// function all of the region.
+// function all of the region. As with an index, entries whose time is up are left
+// out, and reading is no use of an entry, see [RegionOptions].
 func (q *Query[K, V]) All() iter.Seq2[K, V] { return q.all }
 
 // Len counts the set, as [Query.All] reads it.
@@ -119,9 +120,10 @@ func (q *Query[K, V]) Len() int {
 	return n
 }
 
-// Get returns the value of a key, if it is in the set.
+// Get returns the value of a key, if it is in the set. It reads as [Query.All]
+// does.
 func (q *Query[K, V]) Get(k K) (V, bool) {
-	v, ok := q.r.Get(k)
+	v, ok := q.r.Peek(k)
 	if ok {
 		if q.where != nil {
 			ok = q.where(k, v)

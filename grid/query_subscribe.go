@@ -76,6 +76,7 @@ func (q *Query[K, V]) join(ctx context.Context, emit func(*listeners.Batch) erro
 		}
 		return listeners.Position{}, err
 	}
+	q.r.expireDue()
 	v := q.r.view.Load()
 	return v.position, q.tell(v, emit)
 }
