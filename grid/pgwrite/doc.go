@@ -13,6 +13,9 @@
 //
 // [Writer.Do] does so for several tables in one transaction of the database.
 //
+// [Behind] goes the other way: it is a listener that stores in a table what has
+// happened in a region.
+//
 // # What is promised
 //
 // A write that returns nil is committed, and the region shows it, or a later

@@ -16,6 +16,7 @@ import (
 // A target is a table and the statements that change it.
 type target struct {
 	name    string // as it was given: "public.seats"
+	quoted  string // for SQL
 	primary string // the name of the primary key's constraint
 	columns []column
 
@@ -65,6 +66,7 @@ func newTarget(ctx context.Context, db DB, table string, k, v reflect.Type) (*ta
 
 // write writes the statements.
 func (t *target) write(table string) {
+	t.quoted = table
 	var names, values, set, sameKey, load []string
 	for i, c := range t.columns {
 		name := pgx.Identifier{c.name}.Sanitize()
