@@ -122,7 +122,7 @@ type net[K comparable, V any] struct {
 }
 
 func (n *net[K, V]) take(e *listeners.Event) error {
-	switch e.Op {
+	switch e.Op { //nolint:exhaustive // the others are of one row
 	case listeners.Truncate:
 		n.cleared = true
 		clear(n.rows)
