@@ -6,12 +6,19 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
 
 type (
 	seatID string
+	uuid   [16]byte
+	owned  struct {
+		Owner uuid
+		Name  string
+		ID    uuid
+	}
 	place3 struct{ Train, Coach, Seat string }
 	mixed  struct {
 		Day int32
@@ -85,6 +92,25 @@ func TestKeysSortByTheirValue(t *testing.T) {
 			checkPair(t, a, b, cmp.Or(strings.Compare(a.Train, b.Train), strings.Compare(a.Coach, b.Coach), strings.Compare(a.Seat, b.Seat)))
 		})
 	})
+	id := rapid.Custom(func(t *rapid.T) uuid {
+		return uuid(rapid.SliceOfN(rapid.SampledFrom([]byte{0, 1, 0xff}), 16, 16).Draw(t, "id"))
+	})
+	t.Run("uuid", func(t *testing.T) {
+		rapid.Check(t, func(t *rapid.T) {
+			a, b := id.Draw(t, "a"), id.Draw(t, "b")
+			checkPair(t, a, b, bytes.Compare(a[:], b[:]))
+		})
+	})
+	t.Run("struct of uuids", func(t *testing.T) {
+		few := rapid.SampledFrom([]uuid{{}, {15: 1}, {0: 1}, {0: 0xff}})
+		rapid.Check(t, func(t *rapid.T) {
+			draw := func(name string) owned {
+				return owned{few.Draw(t, name+".owner"), nasty().Draw(t, name+".name"), id.Draw(t, name+".id")}
+			}
+			a, b := draw("a"), draw("b")
+			checkPair(t, a, b, cmp.Or(bytes.Compare(a.Owner[:], b.Owner[:]), strings.Compare(a.Name, b.Name), bytes.Compare(a.ID[:], b.ID[:])))
+		})
+	})
 	t.Run("struct of everything", func(t *testing.T) {
 		rapid.Check(t, func(t *rapid.T) {
 			draw := func(name string) mixed {
@@ -126,6 +152,7 @@ func TestKeyTypesThatCannotBe(t *testing.T) {
 			A int
 			B int `db:"a"`
 		}](), `fields A and B both stand for column "a"`},
+		"time":  {reflect.TypeFor[time.Time](), "time.Time cannot be a key"},
 		"empty": {reflect.TypeFor[struct{}](), "has no fields"},
 	} {
 		t.Run(name, func(t *testing.T) {

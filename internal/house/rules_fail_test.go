@@ -36,6 +36,9 @@ func TestRulesCatch(t *testing.T) {
 	const nats, kgo, amqp, other = "github.com/nats-io/nats.go", "github.com/twmb/franz-go/pkg/kgo",
 		"github.com/rabbitmq/amqp091-go", "github.com/cenkalti/backoff/v4"
 	foreignPackages := []string{nats + ":", kgo + ":", amqp + ":", other + ":"}
+		"github.com/rabbitmq/amqp091-go", "github.com/hashicorp/go-memdb"
+	const pgx = "github.com/jackc/pgx/v5"
+	foreignPackages := []string{nats + ":", kgo + ":", amqp + ":", other + ":", pgx + ":"}
 
 	for name, tc := range map[string]struct {
 		packages []string
@@ -43,8 +46,8 @@ func TestRulesCatch(t *testing.T) {
 	}{
 		"the house as it is meant": {packages: []string{
 			"listeners: context listeners/internal/ring", "listeners/internal/ring:",
-			"grid: listeners internal/x " + other, "cdc: listeners internal/x cdc/internal/decode", "cdc/internal/decode:",
-			"internal/x: context", "grid/gridtest: grid testing",
+			"grid: listeners internal/x " + other, "cdc: listeners internal/x cdc/internal/decode " + pgx, "cdc/internal/decode:",
+			"internal/x: context", "grid/gridtest: grid testing", "grid/pgwrite: grid listeners " + pgx,
 			"sinks: listeners", "sinks/kafka: sinks " + kgo, "sinks/jetstream/kv: sinks " + nats, "sinks/rabbitmq: sinks " + amqp,
 			"sinks/sinktest: sinks testing", "internal/natsserver: " + nats, "internal/natsserver/natstest: internal/natsserver testing",
 			"cmd/rowcall: cdc grid sinks/kafka sinks/jetstream/kv internal/natsserver " + nats,
@@ -65,6 +68,12 @@ func TestRulesCatch(t *testing.T) {
 		},
 		"grid imports sinks": {
 			packages: []string{"grid: sinks", "sinks:"}, want: "/grid: reaches",
+		},
+		"grid compiles a Postgres client": {
+			packages: []string{"grid: internal/x", "internal/x: " + pgx}, want: "/grid: makes its users compile a Postgres client",
+		},
+		"writing through imports cdc": {
+			packages: []string{"grid/pgwrite: cdc", "cdc:"}, want: "/grid/pgwrite: reaches",
 		},
 		"cdc compiles a broker client": {
 			packages: []string{"cdc: internal/natsserver", "internal/natsserver: " + nats}, want: "broker client",

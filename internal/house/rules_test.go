@@ -67,6 +67,7 @@ var brokerGuests = []string{"cmd", "examples", "internal/natsserver"}
 var rules = []rule{
 	{"a package lives in one of " + strings.Join(rooms, ", "), checkRoom},
 	{"arrows point down only", checkLayer},
+	{"Postgres below grid is for grid/pgwrite", checkPostgres},
 	{"broker clients appear in sinks/<broker>, cmd, examples and internal/natsserver only", checkBrokers},
 	{"package testing stays out of what users compile", checkTesting},
 	{"every package has a doc.go with its comment", checkDoc},
@@ -109,6 +110,19 @@ func checkLayer(h house, p *pkg) []string {
 		}
 	}
 	return wrong
+}
+
+// checkPostgres keeps regions free of a database that not all of them have.
+func checkPostgres(h house, p *pkg) []string {
+	if !inTree(p.room(), "grid") || inTree(p.room(), "grid/pgwrite") {
+		return nil
+	}
+	for path, chain := range h.reach(p) {
+		if inTree(path, "github.com/jackc/pgx") {
+			return []string{"makes its users compile a Postgres client: " + chain}
+		}
+	}
+	return nil
 }
 
 func checkBrokers(_ house, p *pkg) []string {

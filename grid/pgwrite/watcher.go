@@ -1,0 +1,148 @@
+package pgwrite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/rowcall/rowcall/listeners"
+)
+
+// A mirror is a region without its types.
+type mirror interface {
+	listeners.Source
+	Name() string
+	WaitReady(ctx context.Context) error
+	Done() <-chan struct{}
+	Err() error
+	Position() listeners.Position
+}
+
+// A watcher hears a mirror, and tells those who wait for a transaction. It
+// never waits itself, so nobody waits for it.
+type watcher struct {
+	region mirror
+	table  string
+	sub    *listeners.Subscription
+
+	mu    sync.Mutex
+	waits map[*wait]struct{}
+}
+
+// A wait is for one transaction to be shown by one mirror.
+type wait struct {
+	watch  *watcher
+	tx     uint64
+	behind uint64 // an LSN after its commit; 0 if unknown
+
+	over chan struct{}
+	at   listeners.Position
+	err  error
+}
+
+var (
+	errTimeout = errors.New("it took too long: does its source run, and is the table in the source's publication?")
+	errPassed  = errors.New("it shows a later transaction, and nothing of this one: the source's publication leaves the change out (a row filter, a column list, or the operations it publishes)")
+)
+
+func (w *Writer) watchRegion(r mirror, table string) (*watcher, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, errors.New("the writer is closed")
+	}
+	v := &watcher{region: r, table: table, waits: make(map[*wait]struct{})}
+	sub, err := r.Subscribe("pgwrite "+table, v, nil)
+	if err != nil {
+		return nil, err
+	}
+	v.sub = sub
+	w.watches = append(w.watches, v)
+	return v, nil
+}
+
+// OnBatch implements [listeners.Listener]. The region shows the batch already.
+func (v *watcher) OnBatch(_ context.Context, b *listeners.Batch) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for w := range v.waits {
+		switch {
+		// Of the 64 bits of the number, the stream has the lower half.
+		case b.Kind == listeners.Changes && b.Tx.ID != 0 && uint32(b.Tx.ID) == uint32(w.tx):
+			w.end(b.Position, nil)
+		case w.behind == 0 || b.Position.Commit < w.behind || b.Kind == listeners.Reset || b.Kind == listeners.Snapshot:
+		case b.Tx.ID == 0:
+			w.end(b.Position, nil) // the table was read again, after the commit
+		default:
+			w.end(b.Position, errPassed)
+		}
+	}
+	return nil
+}
+
+func (w *wait) end(at listeners.Position, err error) {
+	select {
+	case <-w.over:
+	default:
+		w.at, w.err = at, err
+		close(w.over)
+	}
+}
+
+// expect begins a wait, before the commit.
+func (v *watcher) expect(tx uint64) *wait {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w := &wait{watch: v, tx: tx, over: make(chan struct{})}
+	v.waits[w] = struct{}{}
+	return w
+}
+
+// behind tells an LSN after the commit. What was heard before is not looked at
+// again: if it is behind the commit, so is what follows it.
+func (v *watcher) behind(w *wait, lsn uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	w.behind = lsn
+}
+
+func (v *watcher) forget(w *wait) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.waits, w)
+}
+
+func (v *watcher) await(ctx context.Context, w *wait, timeout <-chan time.Time) (listeners.Position, error) {
+	select {
+	case <-w.over:
+		return w.at, w.err
+	default:
+	}
+	select {
+	case <-w.over:
+		return w.at, w.err
+	case <-ctx.Done():
+		return listeners.Position{}, context.Cause(ctx)
+	case <-timeout:
+		return listeners.Position{}, errTimeout
+	case <-v.sub.Done():
+		return listeners.Position{}, v.sub.Reason()
+	case <-v.region.Done():
+	}
+	// The region has shown its last transaction; v may not have heard it yet.
+	last, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = v.sub.Wait(last, v.region.Position()) // w says more than its error
+	select {
+	case <-w.over:
+		return w.at, w.err
+	default:
+	}
+	err := v.region.Err()
+	if err == nil {
+		err = listeners.ErrClosed
+	}
+	return listeners.Position{}, fmt.Errorf("it follows its source no more: %w", err)
+}
