@@ -19,9 +19,8 @@ const (
 	// spareDeliveries are those above MaxAttempts that the server still makes, so that a
 	// worker buries the command with a reason. After them the safety net does.
 	spareDeliveries = 3
-	// pullWait is how long a pull request stays open, pullHeartbeat how often
-	// the server then says that it is there.
-	pullWait      = 30 * time.Second
+	// pullHeartbeat is how often, while a pull request is open, the server says
+	// that it is there.
 	pullHeartbeat = 2 * time.Second
 )
 
@@ -170,7 +169,7 @@ func (c *commandConsumer) request(ctx context.Context, n int) error {
 		return nil
 	}
 	open, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	batch, err := c.consumer.Fetch(n, natsjs.FetchContext(open), natsjs.FetchMaxWait(pullWait), natsjs.FetchHeartbeat(pullHeartbeat))
+	batch, err := c.consumer.Fetch(n, natsjs.FetchContext(open), natsjs.FetchHeartbeat(pullHeartbeat))
 	if err != nil {
 		cancel()
 		return fmt.Errorf("queue %s: %w", c.queue, err)
