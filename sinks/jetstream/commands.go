@@ -46,8 +46,8 @@ type CommandOptions struct {
 	// MustExist makes a queue that does not exist an error instead of creating
 	// it, for users who may not create streams.
 	MustExist bool
-	// AckTimeout is how long the server may take to confirm a command.
-	// Default 5s.
+	// AckTimeout is how long the server may take to confirm a command, and to
+	// answer any other request. Default 5s.
 	AckTimeout time.Duration
 	// Logger gets a line for each command that the safety net finds. Default:
 	// none.
@@ -197,4 +197,10 @@ func (b *CommandBroker) open() error {
 		return sinks.ErrCommandsClosed
 	}
 	return nil
+}
+
+// bounded is the context of one request: an answer that is lost with its
+// connection would otherwise be waited for until ctx ends.
+func (b *CommandBroker) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, b.opts.AckTimeout, fmt.Errorf("no answer from the server within %s: %w", b.opts.AckTimeout, context.DeadlineExceeded))
 }

@@ -62,6 +62,8 @@ func (b *CommandBroker) Consume(ctx context.Context, queue string, o sinks.Consu
 // ensureConsumer makes the one consumer of a queue, or takes over its settings
 // if its owner is this one.
 func (b *CommandBroker) ensureConsumer(ctx context.Context, queue string, o *sinks.ConsumeOptions) (natsjs.Consumer, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	stream := CommandStream(queue)
 	want := natsjs.ConsumerConfig{
 		Durable:       queue,
@@ -265,7 +267,7 @@ func (d *commandDelivery) Attempt() int { return d.attempt }
 func (d *commandDelivery) Ack(ctx context.Context) error { return d.confirm(ctx) }
 
 func (d *commandDelivery) confirm(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, d.broker.opts.AckTimeout)
+	ctx, cancel := d.broker.bounded(ctx)
 	defer cancel()
 	err := d.msg.DoubleAck(ctx)
 	if errors.Is(err, natsjs.ErrMsgAlreadyAckd) {

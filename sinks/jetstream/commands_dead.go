@@ -42,7 +42,7 @@ func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error
 	putDead(m.Header, &d.letter, d.origin, d.subject, d.id)
 	id := d.origin + " " + d.stored.UTC().Format(time.RFC3339Nano)
 	m.Header[natsjs.MsgIDHeader] = []string{sinks.EscapeHeader(id)}
-	ctx, cancel := context.WithTimeout(ctx, b.opts.AckTimeout)
+	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	_, err := b.js.PublishMsg(ctx, m, natsjs.WithExpectStream(DeadStream(queue)), natsjs.WithRetryAttempts(0))
 	if err != nil {
@@ -55,7 +55,9 @@ func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error
 func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.DeadCommand, error] {
 	return func(yield func(sinks.DeadCommand, error) bool) {
 		fail := func(err error) { yield(sinks.DeadCommand{}, fmt.Errorf("stream %s: %w", DeadStream(queue), err)) }
-		s, err := b.js.Stream(ctx, DeadStream(queue))
+		opening, cancel := b.bounded(ctx)
+		s, err := b.js.Stream(opening, DeadStream(queue))
+		cancel()
 		if errors.Is(err, natsjs.ErrStreamNotFound) {
 			fail(fmt.Errorf("%w; there is no queue %s, or none of its commands was ever sent", err, queue))
 			return
@@ -65,7 +67,9 @@ func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.
 			return
 		}
 		for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
-			m, err := s.GetMsg(ctx, seq, natsjs.WithGetMsgSubject(DeadSubject(queue)))
+			getting, cancel := b.bounded(ctx)
+			m, err := s.GetMsg(getting, seq, natsjs.WithGetMsgSubject(DeadSubject(queue)))
+			cancel()
 			if errors.Is(err, natsjs.ErrMsgNotFound) {
 				return // no other behind it
 			}
@@ -90,6 +94,8 @@ func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error
 	if err != nil {
 		return none
 	}
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	s, err := b.js.Stream(ctx, DeadStream(queue))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
@@ -113,7 +119,9 @@ func (b *CommandBroker) Queues(ctx context.Context) ([]sinks.QueueStatus, error)
 	if err := b.open(); err != nil {
 		return nil, err
 	}
-	list := b.js.StreamNames(ctx, natsjs.WithStreamListSubject("cmd.>"))
+	listing, cancel := b.bounded(ctx)
+	defer cancel()
+	list := b.js.StreamNames(listing, natsjs.WithStreamListSubject("cmd.>"))
 	var queues []string
 	for name := range list.Name() {
 		if queue, ok := queueOf(name); ok {
@@ -136,6 +144,8 @@ func (b *CommandBroker) Queues(ctx context.Context) ([]sinks.QueueStatus, error)
 }
 
 func (b *CommandBroker) queueStatus(ctx context.Context, queue string) (sinks.QueueStatus, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	status := sinks.QueueStatus{Queue: queue}
 	s, err := b.js.Stream(ctx, CommandStream(queue))
 	if err != nil {

@@ -67,6 +67,8 @@ func (c *commandConsumer) catchFallen(ctx context.Context) {
 // readAdvisories goes through the advisories that are stored, and removes them.
 // Several workers may do it at the same time: what they do is the same.
 func (c *commandConsumer) readAdvisories(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, netEvery)
+	defer cancel()
 	dead, err := c.broker.js.Stream(ctx, DeadStream(c.queue))
 	if err != nil {
 		return err
@@ -99,6 +101,8 @@ func (c *commandConsumer) readAdvisories(ctx context.Context) error {
 // lookBehind buries what is in the stream although the consumer is done with
 // everything up to there. Seen has what was found there before.
 func (c *commandConsumer) lookBehind(ctx context.Context, seen map[uint64]time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, netEvery)
+	defer cancel()
 	consumer, err := c.broker.js.Consumer(ctx, CommandStream(c.queue), c.queue)
 	if err != nil {
 		return err

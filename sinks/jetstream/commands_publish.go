@@ -28,6 +28,8 @@ func (b *CommandBroker) Publish(ctx context.Context, envelopes []sinks.CommandEn
 		m := b.message(&envelopes[i])
 		futures[i], errs[i] = b.js.PublishMsgAsync(m, natsjs.WithRetryAttempts(0), natsjs.WithExpectStream(CommandStream(envelopes[i].Queue)))
 	}
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	failed := false
 	for i, f := range futures {
 		e := &envelopes[i]
@@ -93,6 +95,8 @@ func (b *CommandBroker) explainPublish(ctx context.Context, e *sinks.CommandEnve
 	case isAPI && api.ErrorCode == codeSchedulesNotAllowed:
 		return &sinks.QueueError{Queue: e.Queue, Reason: "stream " + stream + " takes no schedules any more; start this program anew", Err: err}
 	case errors.Is(err, nats.ErrNoResponders), errors.Is(err, natsjs.ErrNoStreamResponse):
+		ctx, cancel := b.bounded(ctx)
+		defer cancel()
 		if _, lookup := b.js.Stream(ctx, stream); errors.Is(lookup, natsjs.ErrStreamNotFound) {
 			return b.missing(e.Queue)
 		}
@@ -109,6 +113,8 @@ func (b *CommandBroker) tooLarge(ctx context.Context, e *sinks.CommandEnvelope, 
 	large := &sinks.CommandTooLargeError{Queue: e.Queue, Name: e.Name, ID: e.ID, Size: int64(b.message(e).Size()), Limit: b.nc.MaxPayload()}
 	if ofStream {
 		large.Limit = 0
+		ctx, cancel := b.bounded(ctx)
+		defer cancel()
 		if s, err := b.js.Stream(ctx, CommandStream(e.Queue)); err == nil && s.CachedInfo().Config.MaxMsgSize > 0 {
 			large.Limit = int64(s.CachedInfo().Config.MaxMsgSize)
 		}

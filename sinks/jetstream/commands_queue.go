@@ -89,6 +89,8 @@ func (b *CommandBroker) deadConfig(queue string) natsjs.StreamConfig {
 }
 
 func (b *CommandBroker) ensure(ctx context.Context, queue string, want natsjs.StreamConfig) (*natsjs.StreamInfo, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	s, err := b.js.Stream(ctx, want.Name)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
 		if b.opts.MustExist {
