@@ -81,7 +81,7 @@ func NewCommands(b CommandBroker, opts *CommandsOptions) (*Commands, error) {
 		faults = append(faults, fmt.Errorf("SendTimeout %s and CallTimeout %s must not be negative", o.SendTimeout, o.CallTimeout))
 	}
 	if !visible(o.Owner) || len(o.Owner) > MaxCommandID {
-		faults = append(faults, fmt.Errorf("Owner %q is not visible ASCII of at most %d bytes", o.Owner, MaxCommandID))
+		faults = append(faults, fmt.Errorf("the owner %q is not visible ASCII of at most %d bytes", o.Owner, MaxCommandID))
 	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("sinks: commands: %w", err)

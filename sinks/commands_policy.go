@@ -65,7 +65,7 @@ func (p *ServePolicy) withDefaults() (ServePolicy, error) {
 		faults = append(faults, fmt.Errorf("MaxDelay %s must not be less than FirstDelay %s, nor that negative", o.MaxDelay, o.FirstDelay))
 	}
 	if o.Lease < time.Second {
-		faults = append(faults, fmt.Errorf("Lease %s is less than a second", o.Lease))
+		faults = append(faults, fmt.Errorf("the lease %s is less than a second", o.Lease))
 	}
 	if o.DrainTimeout < 0 {
 		faults = append(faults, fmt.Errorf("DrainTimeout %s is negative", o.DrainTimeout))

@@ -59,8 +59,8 @@ func (c *Commands) Serve(ctx context.Context, queue string, handler CommandHandl
 	}
 	s := &server{Commands: c, queue: queue, policy: policy, handler: handler, slots: make(chan struct{}, policy.Concurrency)}
 	if err := s.start(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil // it was to end before it had begun
+		if _, cut := errors.AsType[*endedError](err); cut {
+			err = nil // it was to end before it had begun
 		}
 		return err
 	}
@@ -81,15 +81,21 @@ func (s *server) start(ctx context.Context) error {
 				Owner: owner, Lease: s.policy.Lease, MaxAttempts: s.policy.MaxAttempts, Concurrency: s.policy.Concurrency,
 			})
 		}
-		if err == nil || final(err) {
+		switch {
+		case err == nil, final(err):
 			return err
+		case ctx.Err() != nil:
+			return &endedError{err}
 		}
 		s.log.WarnContext(ctx, "commands cannot be served yet", "queue", s.queue, "error", err)
 		if err := pause(ctx, backoff(firstSendPause, longestPause, try)); err != nil {
-			return err
+			return &endedError{err}
 		}
 	}
 }
+
+// An endedError says that ctx ended while Serve began.
+type endedError struct{ error }
 
 func (s *server) run(ctx context.Context) error {
 	// Handlers outlive ctx, for as long as the drain may take.
@@ -136,19 +142,16 @@ func (s *server) receive(ctx, work context.Context, wg *sync.WaitGroup) error {
 			})
 		}
 		switch {
-		case ctx.Err() != nil:
-			return nil
 		case err == nil:
 			failures = 0
+		case ctx.Err() != nil:
 		case final(err):
 			return err
 		default:
 			if failures++; failures == 3 { // a reconnect is not worth a line
 				s.log.WarnContext(ctx, "no commands can be received", "queue", s.queue, "error", err)
 			}
-			if pause(ctx, backoff(firstSendPause, longestPause, failures)) != nil {
-				return nil
-			}
+			_ = pause(ctx, backoff(firstSendPause, longestPause, failures)) // ctx is looked at by take
 		}
 	}
 }

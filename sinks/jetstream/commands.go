@@ -94,10 +94,10 @@ func NewCommandBroker(nc *nats.Conn, opts *CommandOptions) (*CommandBroker, erro
 		faults = append(faults, errors.New("no connection"))
 	}
 	if o.Replicas < 1 || o.Replicas > 5 {
-		faults = append(faults, errors.New("Replicas must be between 1 and 5"))
+		faults = append(faults, errors.New("replicas must be between 1 and 5"))
 	}
 	if o.Duplicates < smallestDuplicates {
-		faults = append(faults, fmt.Errorf("Duplicates must be at least %s", smallestDuplicates))
+		faults = append(faults, fmt.Errorf("the duplicate window must be at least %s", smallestDuplicates))
 	}
 	if o.MaxMessages < 0 || o.MaxBytes < 0 || o.AckTimeout < 0 {
 		faults = append(faults, errors.New("MaxMessages, MaxBytes and AckTimeout must not be negative"))

@@ -10,7 +10,7 @@ import (
 
 func callReplies(b *bench) {
 	caller, service := b.connect(), b.connect()
-	b.serve(service, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(service, func(_ context.Context, r *sinks.Received) error {
 		switch {
 		case r.ID == "refused":
 			return sinks.Permanent(errors.New("no such\ntrain: ü"))
@@ -31,13 +31,13 @@ func callReplies(b *bench) {
 	if !errors.As(err, &failed) || failed.Reason != sinks.DeadPermanent || failed.Attempts != 1 || failed.Text != "no such\ntrain: ü" {
 		b.Errorf("Call of a command that fails = %v, want a CommandFailedError with its reason and text", err)
 	}
-	b.empty(caller, "fleet")
+	b.empty(caller)
 }
 
 func callAgain(b *bench) {
 	var effects tally
 	caller, service := b.connect(), b.connect()
-	b.serve(service, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(service, func(_ context.Context, r *sinks.Received) error {
 		effects.add(r.ID)
 		r.Reply([]byte("done"))
 		return nil
@@ -65,11 +65,11 @@ func callDeadline(b *bench) {
 	}
 	// Nobody waits for it any more: it is not carried out behind the caller's
 	// back.
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
 	}, nil)
-	if d := b.dead(c, "fleet", 1)[0]; d.Dead.Reason != sinks.DeadExpired {
+	if d := b.dead(c, 1)[0]; d.Dead.Reason != sinks.DeadExpired {
 		b.Errorf("dead letter %+v, want reason %s", d.Dead, sinks.DeadExpired)
 	}
 	if seen.len() != 0 {

@@ -61,7 +61,7 @@ func whatIsSentArrives(b *bench) {
 		Headers: map[string]string{"trace": "a b: c"}, Expires: time.Now().Add(time.Hour).Truncate(time.Millisecond).UTC(),
 	}
 	b.send(c, sent, sinks.Command{Queue: "fleet", Name: "recall"})
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		got <- *r
 		return nil
 	}, nil)
@@ -78,10 +78,10 @@ func whatIsSentArrives(b *bench) {
 	if second.Name != "recall" || second.ID == "" || len(second.Body) != 0 {
 		b.Errorf("received %+v, want recall with an id and no body", second.Command)
 	}
-	b.empty(c, "fleet")
+	b.empty(c)
 	b.eventually("counters", func() error {
 		if s := c.Stats(); s.Sent != 2 || s.Received != 2 || s.Done != 2 || s.Running != 0 {
-			return fmt.Errorf("Stats = %+v, want 2 sent, received and done", s)
+			return fmt.Errorf("counters are %+v, want 2 sent, received and done", s)
 		}
 		return nil
 	})
@@ -95,7 +95,7 @@ func concurrencyIsLimited(b *bench) {
 	for i := range 30 {
 		b.send(c, command(fmt.Sprint("c", i)))
 	}
-	b.serve(c, "fleet", func(ctx context.Context, _ *sinks.Received) error {
+	b.serve(c, func(ctx context.Context, _ *sinks.Received) error {
 		n := running.Add(1)
 		defer running.Add(-1)
 		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
@@ -127,15 +127,15 @@ func oneOwner(b *bench) {
 	first := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "fleet-service"})
 	same := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "fleet-service"})
 	other := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "billing"})
-	b.serve(first, "fleet", nothing, nil)
+	b.serve(first, nothing, nil)
 	b.eventually("an owner", func() error {
 		all, err := first.Queues(b.Context())
 		if err == nil && (len(all) != 1 || all[0].Owner != "fleet-service") {
-			err = fmt.Errorf("Queues = %+v, want one of fleet-service", all)
+			err = fmt.Errorf("the queues are %+v, want one of fleet-service", all)
 		}
 		return err
 	})
-	b.serve(same, "fleet", nothing, nil)
+	b.serve(same, nothing, nil)
 	var wrong *sinks.OwnerError
 	if err := other.Serve(b.Context(), "fleet", nothing, nil); !errors.As(err, &wrong) || wrong.Owner != "fleet-service" || wrong.Want != "billing" {
 		b.Errorf("Serve by another owner = %v, want an OwnerError", err)
@@ -155,7 +155,7 @@ func tooLarge(b *bench) {
 		b.Fatalf("SendAll with a command of %d bytes = %v, want a CommandTooLargeError that names it", len(large.Body), err)
 	}
 	got := make(chan string, 2)
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		got <- r.ID
 		return nil
 	}, nil)
@@ -181,7 +181,7 @@ func fullQueue(b *bench) {
 	patient := b.commands(b.server.Bounded(b.TB, 5), nil)
 	sent := make(chan error, 1)
 	go func() { sent <- patient.Send(b.Context(), command("f6")) }()
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
 	}, nil)

@@ -29,11 +29,11 @@ func lostAck(b *bench) {
 	if s := c.Stats(); s.SendRetries == 0 {
 		b.Errorf("Stats = %+v: nothing was sent again, so no confirmation was lost", s)
 	}
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
 	}, nil)
-	b.empty(c, "fleet")
+	b.empty(c)
 	for _, id := range []string{"first", "lost", "lost-2"} {
 		if n := len(seen.of(id)); n != 1 {
 			b.Errorf("%s was received %d times, want once", id, n)
@@ -48,13 +48,13 @@ func brokerRestart(b *bench) {
 		b.send(c, command(fmt.Sprint("b", i)))
 	}
 	b.server.Restart(b.TB)
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		if seen.add(r.ID); seen.len() == 20 {
 			b.server.Restart(b.TB)
 		}
 		return nil
 	}, &sinks.ServePolicy{Lease: time.Second})
-	b.empty(c, "fleet")
+	b.empty(c)
 	if seen.len() != 100 {
 		b.Errorf("%d of 100 commands were carried out", seen.len())
 	}
@@ -85,11 +85,11 @@ func eventsSendOnce(b *bench) {
 		}
 	}
 	var seen tally
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
 	}, nil)
-	b.empty(c, "fleet")
+	b.empty(c)
 	for _, batch := range batches {
 		id, want := "postgres/shop/"+batch.Position.String()+"/add-carriage", 1
 		if batch.Position.Commit%2 == 0 {
@@ -159,7 +159,7 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 	var clients [3]*CommandClient
 	start := func(i int) {
 		clients[i] = server.Connect(t)
-		b.serve(b.commands(clients[i], nil), "fleet", handler, &p)
+		b.serve(b.commands(clients[i], nil), handler, &p)
 	}
 	for i := range clients {
 		start(i)
@@ -223,7 +223,7 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 	close(stop)
 	wg.Wait()
 	operator := b.connect()
-	b.empty(operator, "fleet")
+	b.empty(operator)
 	for s, n := range sent {
 		for i := range n {
 			if id := fmt.Sprintf("%d-%d", s, i); count(id) != 1 {
@@ -231,5 +231,5 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 			}
 		}
 	}
-	b.dead(operator, "fleet", 0)
+	b.dead(operator, 0)
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
+// fleet is the queue of all tests.
+const fleet = "fleet"
+
 // patience is how long a test waits for something to happen.
 const patience = 30 * time.Second
 
@@ -55,14 +58,14 @@ type worker struct {
 	err  error // after done
 }
 
-func (b *bench) serve(c *sinks.Commands, queue string, h sinks.CommandHandler, p *sinks.ServePolicy) *worker {
+func (b *bench) serve(c *sinks.Commands, h sinks.CommandHandler, p *sinks.ServePolicy) *worker {
 	b.Helper()
 	// The test's context ends before its clean-up begins.
 	ctx, stop := context.WithCancel(b.Context())
 	w := &worker{stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(w.done)
-		w.err = c.Serve(ctx, queue, h, p)
+		w.err = c.Serve(ctx, fleet, h, p)
 	}()
 	b.Cleanup(func() {
 		stop()
@@ -97,28 +100,28 @@ func (b *bench) eventually(what string, check func() error) {
 	}
 }
 
-// dead waits until a queue has this many dead letters and returns them.
-func (b *bench) dead(c *sinks.Commands, queue string, n int) []sinks.DeadCommand {
+// dead waits until the queue has this many dead letters and returns them.
+func (b *bench) dead(c *sinks.Commands, n int) []sinks.DeadCommand {
 	b.Helper()
 	var found []sinks.DeadCommand
 	b.eventually("dead letters", func() error {
 		found = nil
-		for d, err := range c.Dead(b.Context(), queue) {
+		for d, err := range c.Dead(b.Context(), fleet) {
 			if err != nil {
 				return err
 			}
 			found = append(found, d)
 		}
 		if len(found) != n {
-			return fmt.Errorf("Dead(%s) has %d letters, want %d", queue, len(found), n)
+			return fmt.Errorf("Dead(%s) has %d letters, want %d", fleet, len(found), n)
 		}
 		return nil
 	})
 	return found
 }
 
-// empty waits until nothing is left in a queue.
-func (b *bench) empty(c *sinks.Commands, queue string) {
+// empty waits until nothing is left in the queue.
+func (b *bench) empty(c *sinks.Commands) {
 	b.Helper()
 	b.eventually("an empty queue", func() error {
 		all, err := c.Queues(b.Context())
@@ -126,15 +129,15 @@ func (b *bench) empty(c *sinks.Commands, queue string) {
 			return err
 		}
 		for _, q := range all {
-			if q.Queue != queue {
+			if q.Queue != fleet {
 				continue
 			}
 			if left := q.Waiting + q.Running + q.Delayed; left > 0 {
-				return fmt.Errorf("Queues: %+v, want nothing waiting, running or delayed", q)
+				return fmt.Errorf("the queues are %+v, want nothing waiting, running or delayed", q)
 			}
 			return nil
 		}
-		return fmt.Errorf("Queues: %+v, want %s among them", all, queue)
+		return fmt.Errorf("the queues are %+v, want %s among them", all, fleet)
 	})
 }
 

@@ -15,7 +15,7 @@ func retriesWait(b *bench) {
 	var seen tally
 	c := b.connect()
 	b.send(c, command("r"))
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		if n := seen.add(r.ID); n != r.Attempt {
 			b.Errorf("attempt %d has the number %d", n, r.Attempt)
 		}
@@ -24,7 +24,7 @@ func retriesWait(b *bench) {
 		}
 		return nil
 	}, &sinks.ServePolicy{FirstDelay: first})
-	b.empty(c, "fleet")
+	b.empty(c)
 	times := seen.of("r")
 	if len(times) != 4 {
 		b.Fatalf("%d attempts, want 4", len(times))
@@ -47,7 +47,7 @@ func deadLettersSayWhy(b *bench) {
 	fail, panics, permanent := command("fails"), command("panics"), command("permanent")
 	fail.Headers = map[string]string{"trace": "7"}
 	b.send(c, fail, panics, permanent, expired)
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		switch r.ID {
 		case "panics":
 			panic("no\nsuch train")
@@ -57,7 +57,7 @@ func deadLettersSayWhy(b *bench) {
 		return errors.New("the depot is closed")
 	}, &sinks.ServePolicy{MaxAttempts: 2, FirstDelay: 10 * time.Millisecond})
 	found := make(map[string]sinks.DeadCommand)
-	for _, d := range b.dead(c, "fleet", 4) {
+	for _, d := range b.dead(c, 4) {
 		found[d.Envelope.ID] = d
 	}
 	for id, want := range map[string]struct {
@@ -88,7 +88,7 @@ func deadLettersSayWhy(b *bench) {
 	if got := found["fails"].Envelope.Headers["trace"]; got != "7" {
 		b.Errorf("dead letter has the header trace %q, want 7", got)
 	}
-	b.empty(c, "fleet")
+	b.empty(c)
 	if s := c.Stats(); s.Dead != 4 || s.Panics != 2 {
 		b.Errorf("Stats = %+v, want 4 dead, 2 panics", s)
 	}
@@ -98,13 +98,13 @@ func deadLetterRetried(b *bench) {
 	var seen tally
 	c := b.connect()
 	b.send(c, command("good"), command("bad"))
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		if seen.add(r.ID) == 1 {
 			return sinks.Permanent(errors.New("the first time it fails"))
 		}
 		return nil
 	}, nil)
-	for _, d := range b.dead(c, "fleet", 2) {
+	for _, d := range b.dead(c, 2) {
 		if d.Envelope.ID == "bad" {
 			if err := c.DiscardDead(b.Context(), "fleet", d.Ref); err != nil {
 				b.Errorf("DiscardDead(%s) = %v", d.Ref, err)
@@ -127,8 +127,8 @@ func deadLetterRetried(b *bench) {
 		}
 		return nil
 	})
-	b.empty(c, "fleet")
-	b.dead(c, "fleet", 0)
+	b.empty(c)
+	b.dead(c, 0)
 	if n := len(seen.of("bad")); n != 1 {
 		b.Errorf("the discarded command was received %d times, want once", n)
 	}
@@ -138,7 +138,7 @@ func delayed(b *bench) {
 	const after = 1500 * time.Millisecond
 	var seen tally
 	c := b.connect()
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		if r.Attempt != 1 {
 			b.Errorf("%s comes as attempt %d, want 1", r.ID, r.Attempt)
 		}
@@ -160,7 +160,7 @@ func delayed(b *bench) {
 		}
 		return nil
 	})
-	b.empty(c, "fleet")
+	b.empty(c)
 	if got := seen.of("later"); len(got) != 1 || got[0].Sub(start) < after || got[0].Sub(start) > after+3*time.Second {
 		b.Errorf("the delayed command was received at %v after it was sent, want once after %s", got[0].Sub(start), after)
 	}
@@ -177,7 +177,7 @@ func delayedOverRestart(b *bench) {
 		b.Fatalf("SendAt: %v", err)
 	}
 	b.server.Restart(b.TB)
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
 	}, nil)
@@ -190,5 +190,5 @@ func delayedOverRestart(b *bench) {
 	if got := seen.of("later"); got[0].Before(due) {
 		b.Errorf("received %s before its time", due.Sub(got[0]))
 	}
-	b.empty(c, "fleet")
+	b.empty(c)
 }

@@ -26,12 +26,12 @@ func longHandler(b *bench) {
 		close(done)
 		return nil
 	}
-	b.serve(b.connect(), "fleet", handler, policy)
+	b.serve(b.connect(), handler, policy)
 	c := b.connect()
-	b.serve(c, "fleet", handler, policy)
+	b.serve(c, handler, policy)
 	b.send(c, command("long"))
 	wait(b, "the long handler", done)
-	b.empty(c, "fleet")
+	b.empty(c)
 	if n := len(seen.of("long")); n != 1 {
 		b.Errorf("a handler longer than its lease was begun %d times, want once", n)
 	}
@@ -41,7 +41,7 @@ func drainFinishes(b *bench) {
 	var begun, ended atomic.Int64
 	started, release := make(chan struct{}, 10), make(chan struct{})
 	c := b.connect()
-	w := b.serve(c, "fleet", func(context.Context, *sinks.Received) error {
+	w := b.serve(c, func(context.Context, *sinks.Received) error {
 		begun.Add(1)
 		started <- struct{}{}
 		<-release
@@ -69,14 +69,14 @@ func drainFinishes(b *bench) {
 	// The others are there for the next worker, and have lost nothing.
 	var seen tally
 	next := b.connect()
-	b.serve(next, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(next, func(_ context.Context, r *sinks.Received) error {
 		if r.Attempt != 1 {
 			b.Errorf("%s comes as attempt %d, want 1", r.ID, r.Attempt)
 		}
 		seen.add(r.ID)
 		return nil
 	}, nil)
-	b.empty(next, "fleet")
+	b.empty(next)
 	if seen.len() != 3 {
 		b.Errorf("the next worker got %d commands, want 3", seen.len())
 	}
@@ -85,7 +85,7 @@ func drainFinishes(b *bench) {
 func drainGivesBack(b *bench) {
 	started := make(chan struct{}, 1)
 	c := b.connect()
-	w := b.serve(c, "fleet", func(ctx context.Context, _ *sinks.Received) error {
+	w := b.serve(c, func(ctx context.Context, _ *sinks.Received) error {
 		started <- struct{}{}
 		<-ctx.Done()
 		if !errors.Is(context.Cause(ctx), sinks.ErrDrained) {
@@ -105,7 +105,7 @@ func drainGivesBack(b *bench) {
 	// It comes at once, not when the lease is over.
 	again := make(chan struct{}, 1)
 	next := b.connect()
-	b.serve(next, "fleet", func(context.Context, *sinks.Received) error {
+	b.serve(next, func(context.Context, *sinks.Received) error {
 		again <- struct{}{}
 		return nil
 	}, nil)
@@ -121,7 +121,7 @@ func workerKilled(b *bench) {
 	defer close(hang)
 	policy := &sinks.ServePolicy{Lease: time.Second}
 	victim := b.server.Connect(b.TB)
-	b.serve(b.commands(victim, nil), "fleet", func(context.Context, *sinks.Received) error {
+	b.serve(b.commands(victim, nil), func(context.Context, *sinks.Received) error {
 		started <- struct{}{}
 		<-hang
 		return nil
@@ -131,14 +131,14 @@ func workerKilled(b *bench) {
 	wait(b, "the command", started)
 	victim.Kill()
 	attempts := make(chan int, 1)
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		attempts <- r.Attempt
 		return nil
 	}, policy)
 	if n := wait(b, "another worker", attempts); n != 2 {
 		b.Errorf("another worker gets it as attempt %d, want 2", n)
 	}
-	b.empty(c, "fleet")
+	b.empty(c)
 }
 
 func workerKilledAtLast(b *bench) {
@@ -146,7 +146,7 @@ func workerKilledAtLast(b *bench) {
 	defer close(hang)
 	policy := &sinks.ServePolicy{Lease: time.Second, MaxAttempts: 1}
 	victim := b.server.Connect(b.TB)
-	b.serve(b.commands(victim, nil), "fleet", func(context.Context, *sinks.Received) error {
+	b.serve(b.commands(victim, nil), func(context.Context, *sinks.Received) error {
 		started <- struct{}{}
 		<-hang
 		return nil
@@ -155,12 +155,12 @@ func workerKilledAtLast(b *bench) {
 	b.send(c, command("k"))
 	wait(b, "the command", started)
 	victim.Kill()
-	b.serve(c, "fleet", func(_ context.Context, r *sinks.Received) error {
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		b.Errorf("attempt %d was begun, want none after the last", r.Attempt)
 		return nil
 	}, policy)
-	if d := b.dead(c, "fleet", 1)[0]; d.Dead.Reason != sinks.DeadUnfinished || d.Dead.Attempts != 1 {
+	if d := b.dead(c, 1)[0]; d.Dead.Reason != sinks.DeadUnfinished || d.Dead.Attempts != 1 {
 		b.Errorf("dead letter %+v, want reason %s after 1 attempt", d.Dead, sinks.DeadUnfinished)
 	}
-	b.empty(c, "fleet")
+	b.empty(c)
 }
