@@ -13,8 +13,6 @@ import (
 	"github.com/rowcall/rowcall/sinks/pginbox"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
-
 func open(t *testing.T) (*pginbox.Inbox, *pool) {
 	t.Helper()
 	p := newPool(t, pgtest.Database(t))

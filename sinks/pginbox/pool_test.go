@@ -2,6 +2,7 @@ package pginbox_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -40,7 +41,20 @@ type row func(dest ...any) error
 
 func (r row) Scan(dest ...any) error { return r(dest...) }
 
-func (p *pool) Begin(ctx context.Context) (pgx.Tx, error) {
+func (p *pool) Begin(ctx context.Context) (pgx.Tx, error) { return perTx{p.url}.Begin(ctx) }
+
+// perTx makes a connection for each transaction, and has nothing else.
+type perTx struct{ url string }
+
+func (p perTx) Exec(context.Context, string, ...any) (pgconn.CommandTag, error) {
+	return pgconn.CommandTag{}, errors.ErrUnsupported
+}
+
+func (p perTx) QueryRow(context.Context, string, ...any) pgx.Row {
+	return row(func(...any) error { return errors.ErrUnsupported })
+}
+
+func (p perTx) Begin(ctx context.Context) (pgx.Tx, error) {
 	conn, err := pgx.Connect(ctx, p.url)
 	if err != nil {
 		return nil, err
