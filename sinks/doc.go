@@ -81,4 +81,22 @@
 // columns when they are asked for, an [Assembler] makes the transactions of
 // them that an in-process listener hears, and a [State] adds those up to the
 // rows that there are.
+//
+// array of names such as "public.seats", it concerns only those.
+//
+// # Commands
+//
+// [Commands] is the other pattern: a [Command] asks one service to do one
+// thing. It is sent to the queue of that service, which is the only one to serve
+// it, and stays there until a worker has carried it out.
+//
+//	send        nil means stored; the same ID sent again is stored once, while the broker remembers
+//	carry out   at least once; once in effect with an [Inbox]
+//	order       none
+//	fail        tried again, with growing pauses, then a dead letter with its reason; never dropped
+//	worker dies another one gets the command when the lease is over
+//	reply       [Commands.Call] waits for it; it is not stored, except by an [Inbox]
+//
+// A broker implements [CommandBroker]; what is above is written once.
+// [CommandsFor] turns events into commands.
 package sinks

@@ -54,5 +54,6 @@ is ROWCALL_DATABASE_URL, and so on. A flag wins; an empty variable counts as uns
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{faults: []error{err}} })
 	root.AddCommand(a.runCommand(), a.tailCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(a.slotsCommand(), a.publicationCommand(), a.backfillCommand())
+	root.AddCommand(a.commandsCommand())
 	return root
 }

@@ -50,6 +50,8 @@ const patience = 30 * time.Second
 //	freeport NAME             sets $NAME to a port that nobody uses
 //	usedport NAME             sets $NAME to a port that somebody uses
 //	waitfile FILE TEXT        waits until the file holds the text
+//	command QUEUE NAME ID BODY  sends a command
+//	serve QUEUE N [ERROR]     carries out as many commands as N has strokes, or lets them fail
 //	jsonl FILE NAME...        prints these members of each JSON object, "a.b" of nested ones
 func TestScripts(t *testing.T) {
 	t.Parallel()
@@ -75,6 +77,8 @@ func TestScripts(t *testing.T) {
 			"usedport":  scriptUsedPort,
 			"waitfile":  scriptWaitFile,
 			"jsonl":     scriptJSONL,
+			"command":   scriptCommand,
+			"serve":     scriptServe,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[testKey{}] = env.T()

@@ -87,4 +87,28 @@
 // hears everything. A message that somebody deleted from the middle of a stream
 // is not missed. Text of values is that of JSON, so it differs from what Postgres writes
 // for times and booleans.
+//
+// A firehose holds one database. Regions count their positions each for
+// itself, so a stream for several of them would have no order.
+//
+// # Commands
+//
+// [CommandBroker] keeps the queues of [sinks.Commands]. Queue "fleet" is the
+// work-queue stream CMD_FLEET on cmd.fleet.>, with one durable consumer "fleet"
+// whose metadata name the owner, and the stream DLQ_FLEET on dlq.fleet for dead
+// letters. A command is a message on cmd.<queue>.<name>, its ID ce-id and
+// Nats-Msg-Id; a plain message there is one, too.
+//
+// A delayed command waits as a schedule of the server (NATS 2.12) on
+// cmdat.<queue>.<hash>, and is delivered up to about a second late. The server allows
+// schedules only where a full stream drops the oldest message, so a queue with
+// MaxMessages or MaxBytes, which refuses instead, and one on an older server
+// let their workers give it back until its time has come; that takes a delivery.
+//
+// The server delivers a command a few times more often than MaxAttempts. If
+// workers die so early that none buries it even then, the server gives it up and says so in
+// an advisory, which DLQ_FLEET keeps, too; the workers make dead letters of
+// these.
+//
+// What is said above of acknowledgements and disks holds for commands.
 package jetstream

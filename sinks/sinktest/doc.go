@@ -3,4 +3,17 @@
 // [History] makes random batches of every kind, and [Frames] says what a sink
 // must have stored of them: once, in order, nothing left out. It promises
 // nothing beyond that and is for tests alone.
+//
+// Package sinktest has the suites that brokers pass.
+//
+// [Commands] is the suite of a [sinks.CommandBroker]: what package sinks
+// promises of commands, with faults injected into a real broker. The broker's
+// own tests call it with a [CommandServer], which says how to connect to the
+// broker and how to harm it:
+//
+//	func TestCommands(t *testing.T) {
+//		sinktest.Commands(t, func(t testing.TB) sinktest.CommandServer { return startBroker(t) })
+//	}
+//
+// [Inbox] is one in memory, for tests of handlers too.
 package sinktest

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+func (a *app) commandsRetryCommand() *cobra.Command {
+	return a.eachDeadCommand(&cobra.Command{
+		Use:   "retry QUEUE NUMBER...",
+		Short: "Put dead letters back into their queue",
+		Long: `Retry puts the commands of dead letters back into their queue, with the same ids and
+all their attempts, and removes the dead letters. An expiry is dropped, and nobody
+waits for the reply any more. Interrupted, it has done some of them; run it again.`,
+		Example: `  rowcall commands retry fleet 17 18
+  rowcall commands retry fleet --all --reason attempts`,
+	}, "put back", (*sinks.Commands).RetryDead)
+}
+
+func (a *app) commandsDiscardCommand() *cobra.Command {
+	return a.eachDeadCommand(&cobra.Command{
+		Use:   "discard QUEUE NUMBER...",
+		Short: "Throw dead letters away",
+		Long:  `Discard removes dead letters for good. Their commands are not carried out.`,
+		Example: `  rowcall commands discard fleet 17
+  rowcall commands discard fleet --all --name add-carriage`,
+	}, "discarded", (*sinks.Commands).DiscardDead)
+}
+
+// eachDeadCommand does something to each dead letter that is picked.
+func (a *app) eachDeadCommand(cmd *cobra.Command, done string, do func(c *sinks.Commands, ctx context.Context, queue, ref string) error) *cobra.Command {
+	var f commandsFlags
+	var p deadPicks
+	cmd.Args = takes(1, 0, "the queue's name")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		queue, refs := args[0], args[1:]
+		return f.with(append(checkQueue(queue), p.check(refs)...), func(c *sinks.Commands) error {
+			ctx := cmd.Context()
+			if p.all {
+				letters, err := pick(ctx, c, queue, &p)
+				if err != nil {
+					return err
+				}
+				for i := range letters {
+					refs = append(refs, letters[i].Ref)
+				}
+			}
+			for n, ref := range refs {
+				if err := do(c, ctx, queue, ref); err != nil {
+					return fmt.Errorf("dead letter %s, after %d others were %s: %w", ref, n, done, explainDead(err))
+				}
+			}
+			_, err := fmt.Fprintf(a.stdout, "%s %d of queue %s\n", done, len(refs), queue)
+			return err
+		})
+	}
+	f.add(cmd)
+	p.add(cmd)
+	return cmd
+}

@@ -1,0 +1,184 @@
+package sinks
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"time"
+)
+
+// work brings one delivery to its end.
+func (s *server) work(ctx context.Context, d CommandDelivery) {
+	s.counters.running.Add(1)
+	defer s.counters.running.Add(-1)
+	env, err := d.Envelope()
+	attempt := d.Attempt()
+	switch {
+	case err != nil:
+		s.bury(ctx, d, env, DeadUndecodable, attempt-1, err)
+		return
+	case attempt > s.policy.MaxAttempts:
+		s.bury(ctx, d, env, DeadUnfinished, s.policy.MaxAttempts,
+			fmt.Errorf("the worker of attempt %d never reported its end: it died, or lost the broker", attempt-1))
+		return
+	case !env.Expires.IsZero() && time.Now().After(env.Expires):
+		s.bury(ctx, d, env, DeadExpired, attempt-1, fmt.Errorf("it expired at %s", env.Expires.UTC().Format(time.RFC3339Nano)))
+		return
+	}
+
+	alive, lost := context.WithCancelCause(ctx)
+	beating := make(chan struct{})
+	settled := make(chan struct{})
+	go func() {
+		defer close(beating)
+		s.beat(alive, d, settled, lost)
+	}()
+	defer func() {
+		close(settled)
+		<-beating
+		lost(nil)
+	}()
+
+	reply, repeated, err := s.execute(alive, env, attempt)
+	switch {
+	case err == nil:
+		s.finish(ctx, d, env, reply, repeated)
+	case errors.Is(context.Cause(alive), ErrLeaseLost):
+		s.counters.leasesLost.Add(1)
+		s.log.WarnContext(ctx, "a command's lease was lost", s.fields(env, attempt, err)...)
+	case errors.Is(context.Cause(ctx), ErrDrained):
+		s.counters.givenBack.Add(1)
+		_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, 0) })
+	case errors.Is(err, ErrUnclear):
+		s.bury(ctx, d, env, DeadUnclear, attempt, err)
+	case isPermanent(err):
+		s.bury(ctx, d, env, DeadPermanent, attempt, err)
+	case attempt >= s.policy.MaxAttempts:
+		s.bury(ctx, d, env, DeadAttempts, attempt, err)
+	default:
+		after := s.policy.delay(attempt)
+		s.counters.retried.Add(1)
+		s.log.WarnContext(ctx, "an attempt at a command failed", append(s.fields(env, attempt, err), "retry_after", after)...)
+		_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, after) })
+	}
+}
+
+// execute calls the handler, through the inbox if there is one.
+func (s *server) execute(ctx context.Context, env *CommandEnvelope, attempt int) ([]byte, bool, error) {
+	do := func(ctx context.Context) ([]byte, error) {
+		r := &Received{Command: env.Command, Sender: env.Sender, Sent: env.Sent, Attempt: attempt}
+		err := s.contain(ctx, r)
+		return r.reply, err
+	}
+	if s.policy.Inbox == nil {
+		reply, err := do(ctx)
+		return reply, false, err
+	}
+	return s.policy.Inbox.Once(ctx, s.queue, env.ID, do)
+}
+
+// contain turns a panic into an error.
+func (s *server) contain(ctx context.Context, r *Received) (err error) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		value := recover()
+		if value == nil {
+			// Goexit runs the deferred functions and cannot be stopped: the
+			// attempt ends without a report, and another worker gets the command.
+			return
+		}
+		s.counters.panics.Add(1)
+		err = &HandlerPanicError{Value: value, Stack: debug.Stack()}
+	}()
+	err = s.handler(ctx, r)
+	returned = true
+	return err
+}
+
+// finish replies first: a crash in between repeats the reply, not the wait for
+// one that never comes.
+func (s *server) finish(ctx context.Context, d CommandDelivery, env *CommandEnvelope, reply []byte, repeated bool) {
+	s.reply(ctx, env, CommandReply{Body: reply})
+	if err := s.settle(ctx, d.Ack); err != nil {
+		return
+	}
+	if repeated {
+		s.counters.repeated.Add(1)
+	} else {
+		s.counters.done.Add(1)
+	}
+}
+
+func (s *server) bury(ctx context.Context, d CommandDelivery, env *CommandEnvelope, reason DeadReason, attempts int, cause error) {
+	if panicked, ok := errors.AsType[*HandlerPanicError](cause); ok {
+		s.log.ErrorContext(ctx, "a command's handler panicked", "queue", s.queue, "stack", string(panicked.Stack))
+	}
+	s.log.ErrorContext(ctx, "a command became a dead letter", append(s.fields(env, attempts, cause), "reason", string(reason))...)
+	letter := DeadLetter{Reason: reason, Error: cause.Error(), Attempts: attempts, Worker: s.worker, Time: time.Now()}
+	if err := s.settle(ctx, func(ctx context.Context) error { return d.Bury(ctx, letter) }); err != nil {
+		return // it is delivered again, and buried then
+	}
+	s.counters.dead.Add(1)
+	s.reply(ctx, env, CommandReply{Failed: reason, Error: letter.Error, Attempts: attempts})
+}
+
+func (s *server) reply(ctx context.Context, env *CommandEnvelope, r CommandReply) {
+	if env == nil || env.ReplyTo == "" {
+		return
+	}
+	r.Call = env.Call
+	if err := s.broker.Reply(context.WithoutCancel(ctx), env.ReplyTo, r); err != nil {
+		s.log.WarnContext(ctx, "a reply could not be sent", "queue", s.queue, "command", env.Name, "id", env.ID, "error", err)
+	}
+}
+
+// settle tells the broker how a delivery ended, again and again until the lease
+// is over: then the broker delivers it anew anyway.
+func (s *server) settle(ctx context.Context, end func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.policy.Lease)
+	defer cancel()
+	for try := 1; ; try++ {
+		err := end(ctx)
+		if err == nil {
+			return nil
+		}
+		if final(err) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
+			s.counters.ackFailures.Add(1)
+			s.log.WarnContext(ctx, "the end of a command was not confirmed; it will be delivered again", "queue", s.queue, "error", err)
+			return err
+		}
+	}
+}
+
+// beat extends the lease until the delivery is settled. A broker that could
+// not be told for a whole lease has given the command to another worker.
+func (s *server) beat(ctx context.Context, d CommandDelivery, settled <-chan struct{}, lost context.CancelCauseFunc) {
+	ticker := time.NewTicker(s.policy.Lease / 3)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		select {
+		case <-settled:
+			return
+		case <-ticker.C:
+		}
+		if err := d.Extend(ctx); err == nil {
+			last = time.Now()
+		} else if time.Since(last) >= s.policy.Lease {
+			lost(ErrLeaseLost)
+			return
+		}
+	}
+}
+
+func (s *server) fields(env *CommandEnvelope, attempt int, err error) []any {
+	fields := []any{"queue", s.queue, "attempt", attempt, "error", err}
+	if env != nil {
+		fields = append(fields, "command", env.Name, "id", env.ID)
+	}
+	return fields
+}

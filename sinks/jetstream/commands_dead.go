@@ -1,0 +1,187 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// A buried is a message on its way to the dead letters.
+type buried struct {
+	letter  sinks.DeadLetter
+	subject string
+	header  nats.Header
+	body    []byte
+	id      string
+	origin  string
+	stored  time.Time
+}
+
+// bury stores a dead letter. The id makes one of several: a worker may do it
+// again after a crash, and the safety net beside it.
+func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error {
+	m := nats.NewMsg(DeadSubject(queue))
+	m.Data = d.body
+	maps.Copy(m.Header, d.header)
+	for name := range m.Header {
+		if strings.HasPrefix(name, "Nats-") { // of the message that it was
+			delete(m.Header, name)
+		}
+	}
+	putDead(m.Header, &d.letter, d.origin, d.subject, d.id)
+	id := d.origin + " " + d.stored.UTC().Format(time.RFC3339Nano)
+	m.Header[natsjs.MsgIDHeader] = []string{sinks.EscapeHeader(id)}
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	_, err := b.js.PublishMsg(ctx, m, natsjs.WithExpectStream(DeadStream(queue)), natsjs.WithRetryAttempts(0))
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
+	}
+	return nil
+}
+
+// Dead implements [sinks.CommandBroker]. A ref is a sequence of the stream.
+func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.DeadCommand, error] {
+	return func(yield func(sinks.DeadCommand, error) bool) {
+		fail := func(err error) { yield(sinks.DeadCommand{}, fmt.Errorf("stream %s: %w", DeadStream(queue), err)) }
+		opening, cancel := b.bounded(ctx)
+		s, err := b.js.Stream(opening, DeadStream(queue))
+		cancel()
+		if errors.Is(err, natsjs.ErrStreamNotFound) {
+			fail(fmt.Errorf("%w; there is no queue %s, or none of its commands was ever sent", err, queue))
+			return
+		}
+		if err != nil {
+			fail(err)
+			return
+		}
+		for seq := s.CachedInfo().State.FirstSeq; seq <= s.CachedInfo().State.LastSeq; seq++ {
+			getting, cancel := b.bounded(ctx)
+			m, err := s.GetMsg(getting, seq, natsjs.WithGetMsgSubject(DeadSubject(queue)))
+			cancel()
+			if errors.Is(err, natsjs.ErrMsgNotFound) {
+				return // no other behind it
+			}
+			if err != nil {
+				fail(err)
+				return
+			}
+			if seq = m.Sequence; seq > s.CachedInfo().State.LastSeq {
+				return
+			}
+			if !yield(getDead(strconv.FormatUint(seq, 10), m.Header, m.Data), nil) {
+				return
+			}
+		}
+	}
+}
+
+// RemoveDead implements [sinks.CommandBroker].
+func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error {
+	none := fmt.Errorf("stream %s, %s: %w", DeadStream(queue), ref, sinks.ErrNoDeadLetter)
+	seq, err := strconv.ParseUint(ref, 10, 64)
+	if err != nil {
+		return none
+	}
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	s, err := b.js.Stream(ctx, DeadStream(queue))
+	if err != nil {
+		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
+	}
+	m, err := s.GetMsg(ctx, seq)
+	if errors.Is(err, natsjs.ErrMsgNotFound) || err == nil && m.Subject != DeadSubject(queue) {
+		return none
+	}
+	if err != nil {
+		return fmt.Errorf("stream %s, %s: %w", DeadStream(queue), ref, err)
+	}
+	if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+		return fmt.Errorf("stream %s, %s: %w", DeadStream(queue), ref, err)
+	}
+	return nil
+}
+
+// Queues implements [sinks.CommandBroker]: the streams with names like a
+// queue's.
+func (b *CommandBroker) Queues(ctx context.Context) ([]sinks.QueueStatus, error) {
+	if err := b.open(); err != nil {
+		return nil, err
+	}
+	listing, cancel := b.bounded(ctx)
+	defer cancel()
+	list := b.js.StreamNames(listing, natsjs.WithStreamListSubject("cmd.>"))
+	var queues []string
+	for name := range list.Name() {
+		if queue, ok := queueOf(name); ok {
+			queues = append(queues, queue)
+		}
+	}
+	if err := list.Err(); err != nil {
+		return nil, fmt.Errorf("list the queues: %w", err)
+	}
+	slices.Sort(queues)
+	found := make([]sinks.QueueStatus, 0, len(queues))
+	for _, queue := range queues {
+		status, err := b.queueStatus(ctx, queue)
+		if err != nil {
+			return nil, fmt.Errorf("queue %s: %w", queue, err)
+		}
+		found = append(found, status)
+	}
+	return found, nil
+}
+
+func (b *CommandBroker) queueStatus(ctx context.Context, queue string) (sinks.QueueStatus, error) {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
+	status := sinks.QueueStatus{Queue: queue}
+	s, err := b.js.Stream(ctx, CommandStream(queue))
+	if err != nil {
+		return status, err
+	}
+	info, err := s.Info(ctx, natsjs.WithSubjectFilter(delayPrefix(queue)+"*"))
+	if err != nil {
+		return status, err
+	}
+	for _, n := range info.State.Subjects {
+		status.Delayed += n
+	}
+	if info.State.Msgs > 0 {
+		status.Oldest = info.State.FirstTime
+	}
+	status.Waiting = info.State.Msgs - min(status.Delayed, info.State.Msgs)
+	c, err := s.Consumer(ctx, queue)
+	switch {
+	case err == nil:
+		i := c.CachedInfo()
+		status.Owner = i.Config.Metadata[ownerKey]
+		status.Waiting, status.Running = i.NumPending, uint64(i.NumAckPending)
+	case !errors.Is(err, natsjs.ErrConsumerNotFound):
+		return status, err
+	}
+	dead, err := b.js.Stream(ctx, DeadStream(queue))
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		return status, nil
+	}
+	if err != nil {
+		return status, err
+	}
+	info, err = dead.Info(ctx, natsjs.WithSubjectFilter(DeadSubject(queue)))
+	if err != nil {
+		return status, err
+	}
+	status.Dead = info.State.Subjects[DeadSubject(queue)]
+	return status, nil
+}

@@ -1,0 +1,217 @@
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// Commands runs the suite. Start starts a broker for one test.
+func Commands(t *testing.T, start func(t testing.TB) CommandServer) {
+	for _, test := range []struct {
+		name string
+		run  func(*bench)
+	}{
+		{"WhatIsSentArrives", whatIsSentArrives},
+		{"ConcurrencyIsLimited", concurrencyIsLimited},
+		{"OneOwner", oneOwner},
+		{"TooLarge", tooLarge},
+		{"FullQueueRefusesAndWaits", fullQueue},
+		{"MisconfiguredQueue", misconfigured},
+		{"RetriesWaitLongerEachTime", retriesWait},
+		{"DeadLettersSayWhy", deadLettersSayWhy},
+		{"DeadLetterRetriedAndDiscarded", deadLetterRetried},
+		{"Delayed", delayed},
+		{"DelayedOverRestart", delayedOverRestart},
+		{"CallReplies", callReplies},
+		{"CallAgainIsAnsweredFromMemory", callAgain},
+		{"CallDeadline", callDeadline},
+		{"LongHandlerKeepsItsLease", longHandler},
+		{"DrainFinishesWhatRuns", drainFinishes},
+		{"DrainGivesBackWhatTakesTooLong", drainGivesBack},
+		{"LostAckSendsOnce", lostAck},
+		{"WorkerKilledInMidHandler", workerKilled},
+		{"WorkerKilledInLastAttempt", workerKilledAtLast},
+		{"BrokerRestartLosesNothing", brokerRestart},
+		{"EventsSendTheirCommandOnce", eventsSendOnce},
+		{"OnceInEffectUnderRandomFaults", randomFaults},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(&bench{TB: t, server: start(t)}) })
+	}
+}
+
+func command(id string) sinks.Command {
+	return sinks.Command{Queue: "fleet", Name: "add-carriage", ID: id, Body: []byte(`{"train":7}`)}
+}
+
+func whatIsSentArrives(b *bench) {
+	got := make(chan sinks.Received, 10)
+	c := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "booking"})
+	sent := sinks.Command{
+		Queue: "fleet", Name: "add-carriage", ID: `x/"y%`, Body: []byte{0, 1, 255},
+		Headers: map[string]string{"trace": "a b: c"}, Expires: time.Now().Add(time.Hour).Truncate(time.Millisecond).UTC(),
+	}
+	b.send(c, sent, sinks.Command{Queue: "fleet", Name: "recall"})
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		got <- *r
+		return nil
+	}, nil)
+	all := []sinks.Received{wait(b, "the first command", got), wait(b, "the second command", got)}
+	slices.SortFunc(all, func(x, y sinks.Received) int { return strings.Compare(x.Name, y.Name) })
+	first, second := all[0], all[1]
+	first.Expires = first.Expires.UTC()
+	if diff := cmp.Diff(sent, first.Command); diff != "" {
+		b.Errorf("received command (-want +got):\n%s", diff)
+	}
+	if first.Attempt != 1 || first.Sender != "booking" || time.Since(first.Sent) > patience {
+		b.Errorf("received attempt %d, sender %q, sent %s; want 1, \"booking\", just now", first.Attempt, first.Sender, first.Sent)
+	}
+	if second.Name != "recall" || second.ID == "" || len(second.Body) != 0 {
+		b.Errorf("received %+v, want recall with an id and no body", second.Command)
+	}
+	b.empty(c)
+	b.eventually("counters", func() error {
+		if s := c.Stats(); s.Sent != 2 || s.Received != 2 || s.Done != 2 || s.Running != 0 {
+			return fmt.Errorf("counters are %+v, want 2 sent, received and done", s)
+		}
+		return nil
+	})
+}
+
+func concurrencyIsLimited(b *bench) {
+	const limit = 3
+	var running, most, done atomic.Int64
+	enough := make(chan struct{})
+	c := b.connect()
+	for i := range 30 {
+		b.send(c, command(fmt.Sprint("c", i)))
+	}
+	b.serve(c, func(ctx context.Context, _ *sinks.Received) error {
+		n := running.Add(1)
+		defer running.Add(-1)
+		for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+		}
+		if n == limit && done.Load() == 0 {
+			close(enough) // all are there at the same time
+		}
+		select {
+		case <-enough:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		done.Add(1)
+		return nil
+	}, &sinks.ServePolicy{Concurrency: limit})
+	b.eventually("all commands", func() error {
+		if n := done.Load(); n != 30 {
+			return fmt.Errorf("%d of 30 are done", n)
+		}
+		return nil
+	})
+	if got := most.Load(); got != limit {
+		b.Errorf("%d handlers ran at the same time, want %d", got, limit)
+	}
+}
+
+func oneOwner(b *bench) {
+	nothing := func(context.Context, *sinks.Received) error { return nil }
+	first := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "fleet-service"})
+	same := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "fleet-service"})
+	other := b.commands(b.server.Connect(b.TB), &sinks.CommandsOptions{Owner: "billing"})
+	b.serve(first, nothing, nil)
+	b.eventually("an owner", func() error {
+		all, err := first.Queues(b.Context())
+		if err == nil && (len(all) != 1 || all[0].Owner != "fleet-service") {
+			err = fmt.Errorf("the queues are %+v, want one of fleet-service", all)
+		}
+		return err
+	})
+	b.serve(same, nothing, nil)
+	var wrong *sinks.OwnerError
+	if err := other.Serve(b.Context(), "fleet", nothing, nil); !errors.As(err, &wrong) || wrong.Owner != "fleet-service" || wrong.Want != "billing" {
+		b.Errorf("Serve by another owner = %v, want an OwnerError", err)
+	}
+}
+
+func tooLarge(b *bench) {
+	if b.server.MaxMessage == 0 {
+		b.Skip("no known limit")
+	}
+	c := b.connect()
+	large := command("large")
+	large.Body = make([]byte, b.server.MaxMessage)
+	err := c.SendAll(b.Context(), []sinks.Command{command("small"), large})
+	var e *sinks.CommandTooLargeError
+	if !errors.As(err, &e) || e.ID != "large" || e.Size < int64(len(large.Body)) {
+		b.Fatalf("SendAll with a command of %d bytes = %v, want a CommandTooLargeError that names it", len(large.Body), err)
+	}
+	got := make(chan string, 2)
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		got <- r.ID
+		return nil
+	}, nil)
+	if id := wait(b, "the small command", got); id != "small" {
+		b.Errorf("received %s, want small", id)
+	}
+}
+
+func fullQueue(b *bench) {
+	if b.server.Bounded == nil {
+		b.Skip("this broker does not bound queues")
+	}
+	c := b.commands(b.server.Bounded(b.TB, 5), &sinks.CommandsOptions{SendTimeout: 300 * time.Millisecond})
+	for i := range 5 {
+		b.send(c, command(fmt.Sprint("f", i)))
+	}
+	var e *sinks.SendError
+	if err := c.Send(b.Context(), command("f5")); !errors.As(err, &e) || !errors.Is(err, sinks.ErrQueueFull) || e.Tries < 2 {
+		b.Errorf("Send to a full queue = %v, want a SendError after some tries that wraps ErrQueueFull", err)
+	}
+	// With room, what waits goes through, and nothing was dropped.
+	var seen tally
+	patient := b.commands(b.server.Bounded(b.TB, 5), nil)
+	sent := make(chan error, 1)
+	go func() { sent <- patient.Send(b.Context(), command("f6")) }()
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		seen.add(r.ID)
+		return nil
+	}, nil)
+	if err := wait(b, "Send", sent); err != nil {
+		b.Errorf("Send to a queue that empties = %v", err)
+	}
+	b.eventually("all commands", func() error {
+		for _, id := range []string{"f0", "f1", "f2", "f3", "f4", "f6"} {
+			if len(seen.of(id)) != 1 {
+				return fmt.Errorf("%s was received %d times, want once", id, len(seen.of(id)))
+			}
+		}
+		return nil
+	})
+}
+
+func misconfigured(b *bench) {
+	if b.server.Misconfigure == nil {
+		b.Skip("nothing to misconfigure")
+	}
+	b.server.Misconfigure(b.TB, "fleet")
+	c := b.connect()
+	var e *sinks.QueueError
+	if err := c.Open(b.Context(), "fleet"); !errors.As(err, &e) || e.Queue != "fleet" || e.Reason == "" {
+		b.Errorf("Open = %v, want a QueueError", err)
+	}
+	if err := c.Send(b.Context(), command("m")); !errors.As(err, &e) {
+		b.Errorf("Send = %v, want a QueueError", err)
+	}
+	if err := c.Serve(b.Context(), "fleet", func(context.Context, *sinks.Received) error { return nil }, nil); !errors.As(err, &e) {
+		b.Errorf("Serve = %v, want a QueueError", err)
+	}
+}

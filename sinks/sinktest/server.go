@@ -1,0 +1,42 @@
+package sinktest
+
+import (
+	"testing"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// A CommandServer is a broker that a test has for itself. It ends with the
+// test.
+type CommandServer struct {
+	// Connect makes a client with a connection of its own.
+	Connect func(t testing.TB) *CommandClient
+	// Restart ends the broker and starts it again with what it has stored. It
+	// returns when clients can connect. Connections come back by themselves.
+	Restart func(t testing.TB)
+
+	// The following may be nil where a broker has nothing of the kind; the test
+	// of it is then skipped.
+
+	// Bounded makes a client whose new queues have room for this many
+	// commands.
+	Bounded func(t testing.TB, commands int) *CommandClient
+	// Misconfigure gives a queue that does not exist yet something that a queue cannot
+	// be made of.
+	Misconfigure func(t testing.TB, queue string)
+	// MaxMessage is a size in bytes that no message may have.
+	MaxMessage int
+}
+
+// A CommandClient is one process's connection to the broker.
+type CommandClient struct {
+	Broker sinks.CommandBroker
+	// Kill ends the connection for good, as the death of the process does:
+	// what was received is neither acknowledged nor given back.
+	Kill func()
+	// Cut breaks the connection, which then comes back.
+	Cut func()
+	// LoseAcks makes the next n confirmations of commands that were sent vanish on
+	// their way. Nil: the test is skipped.
+	LoseAcks func(n int)
+}

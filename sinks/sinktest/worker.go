@@ -1,0 +1,166 @@
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+func longHandler(b *bench) {
+	var seen tally
+	done := make(chan struct{})
+	policy := &sinks.ServePolicy{Lease: time.Second}
+	handler := func(ctx context.Context, r *sinks.Received) error {
+		seen.add(r.ID)
+		timer := time.NewTimer(3500 * time.Millisecond)
+		defer timer.Stop()
+		select {
+		case <-ctx.Done():
+			b.Errorf("the handler's context ended: %v", context.Cause(ctx))
+		case <-timer.C:
+		}
+		close(done)
+		return nil
+	}
+	b.serve(b.connect(), handler, policy)
+	c := b.connect()
+	b.serve(c, handler, policy)
+	b.send(c, command("long"))
+	wait(b, "the long handler", done)
+	b.empty(c)
+	if n := len(seen.of("long")); n != 1 {
+		b.Errorf("a handler longer than its lease was begun %d times, want once", n)
+	}
+}
+
+func drainFinishes(b *bench) {
+	var begun, ended atomic.Int64
+	started, release := make(chan struct{}, 10), make(chan struct{})
+	c := b.connect()
+	w := b.serve(c, func(context.Context, *sinks.Received) error {
+		begun.Add(1)
+		started <- struct{}{}
+		<-release
+		ended.Add(1)
+		return nil
+	}, &sinks.ServePolicy{Concurrency: 2})
+	for i := range 5 {
+		b.send(c, command(fmt.Sprint("d", i)))
+	}
+	wait(b, "a command", started)
+	wait(b, "a command", started)
+	w.stop()
+	select {
+	case <-w.done:
+		b.Error("Serve returned while commands were running")
+	case <-time.After(100 * time.Millisecond):
+	}
+	close(release)
+	if err := w.end(); err != nil {
+		b.Errorf("Serve = %v, want nil", err)
+	}
+	if begun.Load() != 2 || ended.Load() != 2 {
+		b.Errorf("%d commands were begun and %d ended, want the 2 that were running", begun.Load(), ended.Load())
+	}
+	// The others are there for the next worker, and have lost nothing.
+	var seen tally
+	next := b.connect()
+	b.serve(next, func(_ context.Context, r *sinks.Received) error {
+		if r.Attempt != 1 {
+			b.Errorf("%s comes as attempt %d, want 1", r.ID, r.Attempt)
+		}
+		seen.add(r.ID)
+		return nil
+	}, nil)
+	b.empty(next)
+	if seen.len() != 3 {
+		b.Errorf("the next worker got %d commands, want 3", seen.len())
+	}
+}
+
+func drainGivesBack(b *bench) {
+	started := make(chan struct{}, 1)
+	c := b.connect()
+	w := b.serve(c, func(ctx context.Context, _ *sinks.Received) error {
+		started <- struct{}{}
+		<-ctx.Done()
+		if !errors.Is(context.Cause(ctx), sinks.ErrDrained) {
+			b.Errorf("the handler's context ended with %v, want ErrDrained", context.Cause(ctx))
+		}
+		return context.Cause(ctx)
+	}, &sinks.ServePolicy{DrainTimeout: 100 * time.Millisecond, MaxAttempts: 1})
+	b.send(c, command("slow"))
+	wait(b, "the command", started)
+	var e *sinks.DrainError
+	if err := w.end(); !errors.As(err, &e) || e.Unfinished != 1 {
+		b.Errorf("Serve = %v, want a DrainError for one command", err)
+	}
+	if s := c.Stats(); s.GivenBack != 1 || s.Dead != 0 {
+		b.Errorf("Stats = %+v, want 1 given back", s)
+	}
+	// It comes at once, not when the lease is over.
+	again := make(chan struct{}, 1)
+	next := b.connect()
+	b.serve(next, func(context.Context, *sinks.Received) error {
+		again <- struct{}{}
+		return nil
+	}, nil)
+	start := time.Now()
+	wait(b, "the command again", again)
+	if d := time.Since(start); d > sinks.DefaultLease/2 {
+		b.Errorf("a command that was given back came after %s", d)
+	}
+}
+
+func workerKilled(b *bench) {
+	started, hang := make(chan struct{}, 1), make(chan struct{})
+	defer close(hang)
+	policy := &sinks.ServePolicy{Lease: time.Second}
+	victim := b.server.Connect(b.TB)
+	b.serve(b.commands(victim, nil), func(context.Context, *sinks.Received) error {
+		started <- struct{}{}
+		<-hang
+		return nil
+	}, policy)
+	c := b.connect()
+	b.send(c, command("k"))
+	wait(b, "the command", started)
+	victim.Kill()
+	attempts := make(chan int, 1)
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		attempts <- r.Attempt
+		return nil
+	}, policy)
+	if n := wait(b, "another worker", attempts); n != 2 {
+		b.Errorf("another worker gets it as attempt %d, want 2", n)
+	}
+	b.empty(c)
+}
+
+func workerKilledAtLast(b *bench) {
+	started, hang := make(chan struct{}, 1), make(chan struct{})
+	defer close(hang)
+	policy := &sinks.ServePolicy{Lease: time.Second, MaxAttempts: 1}
+	victim := b.server.Connect(b.TB)
+	b.serve(b.commands(victim, nil), func(context.Context, *sinks.Received) error {
+		started <- struct{}{}
+		<-hang
+		return nil
+	}, policy)
+	c := b.connect()
+	b.send(c, command("k"))
+	wait(b, "the command", started)
+	victim.Kill()
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		b.Errorf("attempt %d was begun, want none after the last", r.Attempt)
+		return nil
+	}, policy)
+	if d := b.dead(c, 1)[0]; d.Dead.Reason != sinks.DeadUnfinished || d.Dead.Attempts != 1 {
+		b.Errorf("dead letter %+v, want reason %s after 1 attempt", d.Dead, sinks.DeadUnfinished)
+	}
+	b.empty(c)
+}
