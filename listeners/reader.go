@@ -36,16 +36,18 @@ func (s *Subscription) end() {
 	if errors.Is(err, ErrClosed) && !errors.As(err, &its) {
 		err = nil
 	}
+	// Before the last position is stored: what workers handle until they end
+	// is part of it.
+	s.cancel(ErrClosed)
+	if s.relay != nil {
+		s.relay.stop()
+	}
 	if saveErr := s.endSaving(); err == nil {
 		err = saveErr
 	}
 	s.mu.Lock()
 	s.err, s.reason = err, s.reasonOf(err)
 	s.mu.Unlock()
-	s.cancel(ErrClosed)
-	if s.relay != nil {
-		s.relay.stop()
-	}
 	s.feed.remove(s)
 	s.leave()
 	close(s.done)

@@ -35,8 +35,6 @@ func abs(name string) string {
 func TestRulesCatch(t *testing.T) {
 	const nats, kgo, amqp, other = "github.com/nats-io/nats.go", "github.com/twmb/franz-go/pkg/kgo",
 		"github.com/rabbitmq/amqp091-go", "github.com/cenkalti/backoff/v4"
-	foreignPackages := []string{nats + ":", kgo + ":", amqp + ":", other + ":"}
-		"github.com/rabbitmq/amqp091-go", "github.com/hashicorp/go-memdb"
 	const pgx = "github.com/jackc/pgx/v5"
 	foreignPackages := []string{nats + ":", kgo + ":", amqp + ":", other + ":", pgx + ":"}
 

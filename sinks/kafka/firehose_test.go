@@ -73,11 +73,11 @@ func TestCrashInMidTransaction(t *testing.T) {
 
 func TestFaultsOfBrokersLoseNothingAndDoubleNothing(t *testing.T) {
 	for name, fault := range map[string]kfake.Fault{
-		"lost acknowledgements":   {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 20},
-		"too few replicas":        {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, Count: 20},
-		"not the leader":          {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotLeaderForPartition, Count: 5},
-		"disk full":               {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.KafkaStorageError, Count: 2},
-		"coordinator is loading":  {Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.CoordinatorLoadInProgress, Count: 2},
+		"lost acknowledgements":    {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 20},
+		"too few replicas":         {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, Count: 20},
+		"not the leader":           {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotLeaderForPartition, Count: 5},
+		"disk full":                {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.KafkaStorageError, Count: 2},
+		"coordinator is loading":   {Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.CoordinatorLoadInProgress, Count: 2},
 		"coordinator is elsewhere": {Keys: []kmsg.Key{kmsg.AddPartitionsToTxn}, Err: kerr.NotCoordinator, Count: 3},
 	} {
 		t.Run(name, func(t *testing.T) {

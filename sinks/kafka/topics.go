@@ -22,7 +22,7 @@ const maxTopicName = 249
 // A topic is one that the firehose writes to.
 type topic struct {
 	name       string
-	collection string               // as [listeners.Schema.Collection]
+	collection string // as [listeners.Schema.Collection]
 	// By partition, at Open: what is at or before it is stored.
 	tails []listeners.Position
 	begun []bool // by partition: it holds something, or will

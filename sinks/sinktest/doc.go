@@ -1,10 +1,8 @@
 // Package sinktest holds what the tests of every broker's sink share.
 //
 // [History] makes random batches of every kind, and [Frames] says what a sink
-// must have stored of them: once, in order, nothing left out. It promises
-// nothing beyond that and is for tests alone.
-//
-// Package sinktest has the suites that brokers pass.
+// must have stored of them: once, in order, nothing left out. The package
+// promises nothing beyond that and is for tests alone.
 //
 // [Commands] is the suite of a [sinks.CommandBroker]: what package sinks
 // promises of commands, with faults injected into a real broker. The broker's
