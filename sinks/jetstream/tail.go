@@ -74,6 +74,9 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 	if err != nil {
 		return t, fmt.Errorf("message %d: %w", t.seq, err)
 	}
+	// A predecessor's message may have come meanwhile, and in a bucket taken the
+	// place of the one that was the last.
+	t.seq = max(t.seq, m.Sequence)
 	t.found, t.exact, t.subject = true, m.Sequence == t.seq, m.Subject
 	if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil {
 		t.position = p
