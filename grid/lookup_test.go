@@ -135,7 +135,7 @@ func TestRegionsComeAndGoUnderLoad(t *testing.T) {
 	var hands sync.WaitGroup
 	for seed := range uint64(8) {
 		hands.Go(func() {
-			rnd := rand.New(rand.NewPCG(seed, 7)) //nolint:gosec // no secret
+			rnd := rand.New(rand.NewPCG(seed, 7))
 			for ctx.Err() == nil {
 				name := names[rnd.IntN(len(names))]
 				r, err := grid.Lookup[int, int](g, name)

@@ -141,7 +141,7 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 	ctx, cancel := context.WithCancelCause(parent)
 	var watchers sync.WaitGroup
 	var left atomic.Int32
-	left.Store(int32(len(dests))) //nolint:gosec // a handful
+	left.Store(int32(len(dests)))
 	for _, d := range dests {
 		watchers.Go(func() {
 			why := errSubsEnded // its subscription has the error
@@ -157,7 +157,7 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 				return
 			}
 			if err := d.sub.Err(); err != nil {
-				log.Error("a destination has failed; the others go on, and the slot keeps what it has not stored", "to", d.name, "error", err)
+				log.ErrorContext(ctx, "a destination has failed; the others go on, and the slot keeps what it has not stored", "to", d.name, "error", err)
 			}
 			d.sub.Close()
 		})

@@ -130,7 +130,7 @@ func (v *env) set(e *listeners.Event, tx listeners.Tx) {
 	*v = env{
 		Op: e.Op.String(), Cause: e.Cause.String(), Collection: e.Schema.Collection(),
 		Before: row{record: e.Before}, After: row{record: e.After}, Key: row{record: e.After, key: true},
-		TxID: int(tx.ID), Time: tx.Time, Tag: tx.Tag, //nolint:gosec // transaction numbers have 63 bits at most
+		TxID: int(tx.ID), Time: tx.Time, Tag: tx.Tag,
 		event: e,
 	}
 	for _, r := range [...]listeners.Record{e.After, e.Before, e.OldKey} {

@@ -48,7 +48,7 @@ func (r row) Scan(i int, dst any) error {
 		return errors.New("not used here")
 	}
 	if *out = r[i]; i == 0 {
-		*out = int64(r[i].(int)) //nolint:errcheck,forcetypeassert // the tests' own
+		*out = int64(r[i].(int))
 	}
 	return nil
 }

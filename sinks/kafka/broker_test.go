@@ -61,7 +61,6 @@ transaction.state.log.num.partitions=4
 func (b *broker) config() string { return filepath.Join(b.dir, "server.properties") }
 
 func (b *broker) command(class string, args ...string) *exec.Cmd {
-	//nolint:gosec // the developer's own jars
 	cmd := exec.CommandContext(b.t.Context(), "java", append([]string{"-Xmx512m", "-cp", filepath.Join(b.libs, "*"), class}, args...)...)
 	cmd.WaitDelay = 10 * time.Second
 	return cmd

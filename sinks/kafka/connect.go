@@ -118,5 +118,5 @@ func (l clientLog) Log(level kgo.LogLevel, msg string, keyvals ...any) {
 		as = slog.LevelWarn
 	case kgo.LogLevelNone, kgo.LogLevelInfo, kgo.LogLevelDebug:
 	}
-	l.to.Log(context.Background(), as, "kafka client: "+msg, keyvals...)
+	l.to.Log(context.Background(), as, "kafka client", append([]any{"message", msg}, keyvals...)...)
 }

@@ -92,8 +92,8 @@ func (f *Firehose) Open(ctx context.Context) error {
 		kgo.ManualFlushing(),
 		kgo.MaxBufferedRecords(1<<30), // the queue is the limit
 		kgo.UnknownTopicRetries(10),
-		kgo.MetadataMinAge(250*time.Millisecond),                               // how long a leader that has moved is not found
-		kgo.ProducerBatchMaxBytes(int32(f.opts.MaxMessageBytes+batchOverhead)), //nolint:gosec // checked by validate
+		kgo.MetadataMinAge(250*time.Millisecond), // how long a leader that has moved is not found
+		kgo.ProducerBatchMaxBytes(int32(f.opts.MaxMessageBytes+batchOverhead)),
 		kgo.ProducerBatchCompression(compressions[f.opts.Compression]),
 		kgo.StopProducerOnDataLossDetected(),
 	)

@@ -90,7 +90,7 @@ func (c *chunk) add(f *sinks.Frame, topic string, partition int) *kgo.Record {
 	body := c.grow(len(f.Body))
 	c.block = append(c.block, f.Body...)
 	return c.append(kgo.Record{
-		Topic: topic, Partition: int32(partition), Key: key, //nolint:gosec // below MaxPartitions
+		Topic: topic, Partition: int32(partition), Key: key,
 		Value:   c.block[body:len(c.block):len(c.block)],
 		Headers: c.headers[at:len(c.headers):len(c.headers)],
 	})

@@ -42,7 +42,7 @@ func (f *Firehose) readTails(ctx context.Context) error {
 	}
 	open := make(map[string]map[int32]span)
 	for name := range f.topics {
-		for p := range int32(f.opts.Partitions) { //nolint:gosec // checked by validate
+		for p := range int32(f.opts.Partitions) {
 			start, _ := starts.Lookup(name, p)
 			end, _ := ends.Lookup(name, p)
 			if end.Offset > start.Offset {

@@ -85,7 +85,7 @@ func (f *Firehose) ensureTopic(ctx context.Context, name string) (*topic, error)
 	tries := 0
 	err := backoff.Retry(func() error {
 		tries++
-		_, err := f.admin.CreateTopic(ctx, int32(f.opts.Partitions), int16(f.opts.Replicas), configs, name) //nolint:gosec // both were checked
+		_, err := f.admin.CreateTopic(ctx, int32(f.opts.Partitions), int16(f.opts.Replicas), configs, name)
 		switch {
 		case err == nil, tries > 1 && errors.Is(err, kerr.TopicAlreadyExists):
 			return nil // the answer to an earlier try was lost

@@ -70,12 +70,12 @@ func Transaction(commit uint64, events int) *listeners.Batch {
 	b := &listeners.Batch{
 		Kind: listeners.Changes, Source: Database, First: true, Last: true,
 		Tx:       listeners.Tx{ID: commit, Time: time.Unix(1_800_000_000, 0).Add(time.Duration(commit) * time.Millisecond)},
-		Position: At(commit, uint32(max(events-1, 0))), //nolint:gosec // a few thousand
+		Position: At(commit, uint32(max(events-1, 0))),
 	}
 	for i := range events {
 		e := listeners.Event{
-			Op: listeners.Create, Schema: Seats, Position: At(commit, uint32(i)), //nolint:gosec // a few thousand
-			After: Seat(int(commit)*1000 + i), //nolint:gosec // small
+			Op: listeners.Create, Schema: Seats, Position: At(commit, uint32(i)),
+			After: Seat(int(commit)*1000 + i),
 		}
 		if i%10 == 9 {
 			e.Op, e.After = listeners.Update, Seat(1)
