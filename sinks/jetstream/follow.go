@@ -11,6 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 const (
@@ -64,7 +66,7 @@ func (c *cursor) follow(ctx context.Context, burst func([]arrival) error) error 
 		began := c.next
 		err := c.consume(ctx, burst)
 		var lost *HistoryError
-		var wrong *StreamError
+		var wrong *sinks.PlaceError
 		var own *burstError
 		switch {
 		case errors.Is(err, errStop):
@@ -311,16 +313,16 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrPermissionViolation):
 			return fmt.Errorf("stream %s: %w", c.stream, err)
 		case errors.Is(err, natsjs.ErrJetStreamNotEnabled), errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
-			return &StreamError{Stream: c.stream, Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
+			return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
 		case errors.Is(err, natsjs.ErrStreamNotFound):
 			if c.created.IsZero() {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
 			}
 			if missing.IsZero() {
 				missing = time.Now()
 			}
 			if time.Since(missing) > goneAfter {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
 			}
 		}
 		c.log.DebugContext(ctx, "the server does not answer yet", "stream", c.stream, "error", err)

@@ -19,6 +19,7 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -80,7 +81,7 @@ func publish(t testing.TB, nc *nats.Conn, r *tickets, opts *jetstream.Options) (
 	return publishWith(t, f, r)
 }
 
-func publishWith(t testing.TB, f *jetstream.Firehose, r *tickets) (stop func()) {
+func publishWith(t testing.TB, f *sinks.Firehose, r *tickets) (stop func()) {
 	t.Helper()
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)

@@ -17,7 +17,7 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// A Source reads a stream that a [Firehose] writes, in any process, and hands
+// A Source reads a stream that a firehose of [New] or [NewRegion] writes, in any process, and hands
 // its listeners the batches that listeners of the firehose's own source hear.
 // Make it with [NewSource], subscribe, then call [Source.Run].
 //
