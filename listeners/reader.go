@@ -42,6 +42,9 @@ func (s *Subscription) end() {
 	if s.relay != nil {
 		s.relay.stop()
 	}
+	if l := s.lot(); l != nil {
+		l.release() // what a callback that ended the goroutine was given
+	}
 	if saveErr := s.endSaving(); err == nil {
 		err = saveErr
 	}
@@ -349,6 +352,7 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
+	s.filtering = b.Tx
 	events := b.eventsThat(s.wanted)
 	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b

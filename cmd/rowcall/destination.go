@@ -42,6 +42,11 @@ func (d *destination) close() error {
 	return errors.Join(errs...)
 }
 
+// subscribeOptions returns what of the events it gets.
+func (d *destination) subscribeOptions(f *runFlags) *listeners.SubscribeOptions {
+	return &listeners.SubscribeOptions{FilterTx: f.where.and(new(whereFlag))}
+}
+
 func closeAll(dests []*destination) error {
 	var errs []error
 	for _, d := range dests {
