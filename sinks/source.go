@@ -138,7 +138,7 @@ func (s *Source) Lag(ctx context.Context) (SourceLag, error) {
 // It returns nil then, unless a subscription has failed; its error is returned,
 // each a [listeners.ListenerError]. Otherwise it returns a [HistoryError], what is
 // wrong with a message, or what the broker's package says is wrong with the log
-// or the connection. A broker that is away is waited for. When Run returns, every
+// or the connection; [listeners.Subscription.Reason] says the same. A broker that is away is waited for. When Run returns, every
 // subscription and every goroutine has ended, except for a listener that did
 // not return within StopTimeout; then the error says which.
 func (s *Source) Run(ctx context.Context) error {
@@ -153,7 +153,7 @@ func (s *Source) Run(ctx context.Context) error {
 	if err == nil && s.opts.UntilTip && ctx.Err() == nil {
 		s.settle(ctx)
 	}
-	return errors.Join(err, s.stop())
+	return errors.Join(err, s.stop(err))
 }
 
 // settle waits until every subscription has handled what was read.
@@ -180,9 +180,13 @@ func (s *Source) subscriptions() []*listeners.Subscription {
 	return slices.Clone(s.subs)
 }
 
-// stop ends all subscriptions, waits for them, and returns why they failed.
-func (s *Source) stop() error {
-	s.feed.Close() // Subscribe fails from now on
+// stop ends all subscriptions, waits for them, and returns why they failed. They
+// learn why the source failed from [listeners.Subscription.Reason].
+func (s *Source) stop(reason error) error {
+	if reason == nil {
+		reason = listeners.ErrClosed
+	}
+	s.feed.CloseFor(reason) // Subscribe fails from now on
 	timeout := time.NewTimer(s.opts.StopTimeout)
 	defer timeout.Stop()
 	var errs []error
