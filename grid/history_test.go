@@ -235,6 +235,9 @@ func TestNameThatLeavesAnEmptyRegionMissesNothing(t *testing.T) {
 			var rec listenertest.Recorder
 			sub = subscribe(t, r, &rec, o)
 			err := sub.Wait(deadline(t), last)
+			if closeErr := sub.CloseWait(t.Context()); closeErr != nil {
+				t.Fatal(closeErr)
+			}
 			if history > 0 {
 				if err != nil || len(rec.Events()) != 1 {
 					t.Errorf("Wait = %v with %d events, want the one that came meanwhile", err, len(rec.Events()))
