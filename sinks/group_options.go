@@ -98,7 +98,7 @@ func (o *GroupOptions) check(broker GroupBroker, name string) error {
 		faults = append(faults, errors.New("the group must have a name of at most 100 bytes"))
 	}
 	if o.Lease < 100*time.Millisecond {
-		faults = append(faults, fmt.Errorf("Lease is %s, but must be 100ms at least", o.Lease))
+		faults = append(faults, fmt.Errorf("the lease is %s, but must be 100ms at least", o.Lease))
 	}
 	if o.DrainTimeout < 0 || o.Checkpoint < 0 || o.MaxBytes < 0 || o.MaxTxBytes < 0 || o.Workers < 0 {
 		faults = append(faults, errors.New("DrainTimeout, Checkpoint, MaxBytes, MaxTxBytes and Workers must not be negative"))

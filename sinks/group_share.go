@@ -80,7 +80,7 @@ func (s *share) run(held context.Context, l listeners.Listener) error {
 	readErr, ended := s.watch(calling, read)
 	stopReading()
 	if !ended {
-		<-read
+		_ = <-read // that it was told to stop
 	}
 
 	s.feed.Close()
@@ -200,6 +200,10 @@ func (s *share) take(ctx context.Context, parts []GroupPart) error {
 
 func (s *share) add(p *Part, emit func(*listeners.Batch) error) error {
 	whole := p.Kind == listeners.Reset && p.Collections == nil
+	if c := s.claim.Partition().Collection; c != "" && p.Kind == listeners.Reset {
+		// It is told in the partitions of every collection, and says nothing of others there.
+		p.Collections, whole = []string{c}, true
+	}
 	first := s.fresh && p.Kind == listeners.Snapshot // whose reset is not stored
 	if first || s.lost && !whole {
 		reset := &listeners.Batch{

@@ -267,7 +267,7 @@ func groupRandom(b *groupBench) {
 			if limit == 0 {
 				return nil
 			}
-			timer := time.NewTimer(rand.N(limit)) //nolint:gosec // how slow a member is
+			timer := time.NewTimer(rand.N(limit))
 			defer timer.Stop()
 			select {
 			case <-timer.C:
