@@ -35,10 +35,10 @@ type State string
 const (
 	Requested State = "requested" // the beginning
 	Paid      State = "paid"      // there is no seat yet
-	Booked    State = "booked"   // an end
-	Declined  State = "declined" // an end: nothing was charged
-	Full      State = "full"     // paid for, but there is no seat
-	Refunded  State = "refunded" // an end: it was undone
+	Booked    State = "booked"    // an end
+	Declined  State = "declined"  // an end: nothing was charged
+	Full      State = "full"      // paid for, but there is no seat
+	Refunded  State = "refunded"  // an end: it was undone
 )
 
 // A Booking is the value of one entry. Its key is the passenger.
