@@ -32,6 +32,10 @@ type groupSession struct {
 
 // session is a member until ctx ends or something fails.
 func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
+	// With another client, since a member has joined as soon as its client is made.
+	if err := g.ensureStart(ctx, m); err != nil {
+		return err
+	}
 	s := &groupSession{groups: g, member: m, claims: make(map[string]map[int32]*groupClaim)}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
@@ -52,10 +56,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		return err
 	}
 	s.admin = kadm.NewClient(s.client)
-	err = g.ensureStart(s.ctx, s.admin, m)
-	if err == nil {
-		err = s.poll()
-	}
+	err = s.poll()
 	s.end(err)
 	s.leave()
 	if cause := context.Cause(s.ctx); ctx.Err() == nil && cause != nil {

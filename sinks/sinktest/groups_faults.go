@@ -299,6 +299,7 @@ func groupRandom(b *groupBench) {
 			b.server.Fault(b.TB)
 		default:
 			m := members[r.IntN(len(members))]
+			m.cut.Store(true)
 			m.client.Wire.Freeze()
 			time.AfterFunc(time.Duration(r.Int64N(int64(2*testLease))), m.client.Wire.Thaw)
 		}
