@@ -23,7 +23,8 @@ type groupSession struct {
 	admin  *kadm.Client
 	ctx    context.Context //nolint:containedctx // ends with the session
 	end    context.CancelCauseFunc
-	silent *time.Timer // runs when the brokers may have given the member up
+	silent *time.Timer   // runs when the brokers may have given the member up
+	ready  chan struct{} // closed when client and admin are set: a client joins while it is made
 
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -36,7 +37,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 	if err := g.ensureStart(ctx, m); err != nil {
 		return err
 	}
-	s := &groupSession{groups: g, member: m, claims: make(map[string]map[int32]*groupClaim)}
+	s := &groupSession{groups: g, member: m, ready: make(chan struct{}), claims: make(map[string]map[int32]*groupClaim)}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
 	s.silent = time.AfterFunc(time.Hour, s.giveUp)
@@ -56,6 +57,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		return err
 	}
 	s.admin = kadm.NewClient(s.client)
+	close(s.ready)
 	err = s.poll()
 	s.end(err)
 	s.leave()
@@ -144,6 +146,7 @@ func (s *groupSession) assigned(ctx context.Context, offsets map[string]map[int3
 	if len(topics) == 0 {
 		return offsets, nil
 	}
+	<-s.ready
 	starts, err := s.admin.ListStartOffsets(ctx, topics...)
 	if err == nil {
 		err = starts.Error()

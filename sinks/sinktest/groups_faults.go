@@ -153,6 +153,7 @@ func groupStale(b *groupBench) {
 		}
 		return errors.New("no backlog")
 	})
+	stale.cut.Store(true)
 	client.Wire.Freeze()
 	var gone *sinks.GroupLostError
 	if err := <-lost; !errors.As(err, &gone) || gone.Group != "repricer" || gone.Reason == "" {
