@@ -13,5 +13,8 @@
 //		sinktest.Commands(t, func(t testing.TB) sinktest.CommandServer { return startBroker(t) })
 //	}
 //
+// [Groups] is the suite of a [sinks.GroupBroker], with members that join, leave,
+// die, freeze and are slow at random. Its clients go through a [Wire].
+//
 // [Inbox] is one in memory, for tests of handlers too.
 package sinktest
