@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// positionsAttempt bounds one request, and the last one of Close.
+	// positionsAttempt bounds one try of Open and Save, and Close.
 	positionsAttempt = 2 * time.Second
 	// positionsPoll is how often Open looks whether an owner lives, and whether
 	// the server is back.
@@ -75,12 +75,8 @@ func (k *kvPosition) begin(ctx context.Context) (listeners.Position, error) {
 				return listeners.Position{}, fmt.Errorf("no answer in %s: %w", OpenPatience, err)
 			}
 		}
-		timer := time.NewTimer(positionsPoll)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return listeners.Position{}, context.Cause(ctx)
+		if err := rest(ctx); err != nil {
+			return listeners.Position{}, err
 		}
 	}
 }
@@ -163,13 +159,30 @@ func (k *kvPosition) value(at listeners.Position, owner string) []byte {
 	return text
 }
 
-// Save implements [listeners.PositionKeeper].
+// Save implements [listeners.PositionKeeper]. It tries again what may pass, since
+// the last save of a subscription has no other chance.
 func (k *kvPosition) Save(ctx context.Context, p listeners.Position) error {
-	err := k.put(ctx, &p, k.owner)
-	if err != nil {
-		return fmt.Errorf("positions %s: %w", k.store.opts.Bucket, err)
+	for {
+		err := k.attempt(ctx, func(ctx context.Context) error { return k.put(ctx, &p, k.owner) })
+		switch {
+		case err == nil:
+			return nil
+		case ctx.Err() != nil || !mayPass(err) || rest(ctx) != nil:
+			return fmt.Errorf("positions %s: %w", k.store.opts.Bucket, err)
+		}
 	}
-	return nil
+}
+
+// rest waits before another try, and returns the cause of ctx's end.
+func rest(ctx context.Context) error {
+	timer := time.NewTimer(positionsPoll)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Close implements [listeners.PositionKeeper].
@@ -263,14 +276,7 @@ func (k *kvPosition) look(ctx context.Context) error {
 		k.rev = entry.Revision()
 		return nil
 	}
-	timer := time.NewTimer(positionsPoll)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+	return rest(ctx)
 }
 
 // mayPass reports whether a request that failed is worth trying again.
