@@ -66,6 +66,10 @@ type SubscribeOptions struct {
 	// is an update whose After does not fit and whose Before does. A truncate
 	// goes through it, too. With [OverflowConflate] it sees the merged events.
 	Filter func(*Event) bool
+	// FilterTx is as Filter, for who decides by the transaction, too: that of
+	// the event's batch. What both return true for is told. With
+	// [OverflowConflate] a merged batch has the transaction of its last change.
+	FilterTx func(*Event, Tx) bool
 	// Current asks for the present state first: a Reset, the rows as Snapshot
 	// batches, Live, and then every later change once. Default: from now on,
 	// which for a source that begins with a snapshot of its own includes that.

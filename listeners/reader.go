@@ -355,6 +355,7 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
+	s.filtering = b.Tx
 	events := b.eventsThat(s.wanted)
 	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b
