@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -24,13 +25,18 @@ import (
 // A wire is a dialer whose connections lose acknowledgements and break on
 // demand.
 type wire struct {
-	lose atomic.Int64 // acknowledgements still to be lost
+	stream string       // whose acknowledgements get lost; "" for CDC_SHOP
+	lose   atomic.Int64 // acknowledgements still to be lost
+	away   atomic.Bool  // there is no new connection
 
 	mu   sync.Mutex
 	open net.Conn
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
+	if w.away.Load() {
+		return nil, net.ErrClosed
+	}
 	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
 		return nil, err
@@ -76,7 +82,7 @@ func (c *filtered) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, err
 		}
-		if bytes.HasPrefix(body, []byte(`{"stream":"CDC_SHOP","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+		if bytes.HasPrefix(body, []byte(`{"stream":"`+cmp.Or(c.wire.stream, "CDC_SHOP")+`","seq":`)) && c.wire.lose.Add(-1) >= 0 {
 			continue
 		}
 		c.left.Write(line)
