@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -93,7 +91,7 @@ func TestDrainingWorkerHoldsNothingBack(t *testing.T) {
 func TestSilentServerEndsTheLease(t *testing.T) {
 	s := natstest.Run(t)
 	w := new(mutableWire)
-	nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: []nats.Option{nats.SetCustomDialer(w)}})
+	nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: natsDialer(w)})
 	if err != nil {
 		t.Fatal(err)
 	}
