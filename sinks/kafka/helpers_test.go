@@ -98,7 +98,7 @@ func contents(t testing.TB, c *cluster) [][]string {
 	lines := make([][]string, partitions)
 	for _, r := range records(t, c, seatsTopic) {
 		var id, subject string
-		end := false
+		end, body := false, r.Value
 		for _, h := range r.Headers {
 			switch h.Key {
 			case "ce_id":
@@ -107,9 +107,14 @@ func contents(t testing.TB, c *cluster) [][]string {
 				subject = string(h.Value)
 			case "ce_txend":
 				end = true
+			case "ce_dataref":
+				var err error
+				if body, err = kafka.Unpark(t.Context(), c.url(), string(h.Value)); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-		lines[r.Partition] = append(lines[r.Partition], sinktest.Line(id, subject, end, r.Value))
+		lines[r.Partition] = append(lines[r.Partition], sinktest.Line(id, subject, end, body))
 	}
 	return lines
 }
