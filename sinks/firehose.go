@@ -63,7 +63,7 @@ type cursor struct{ message, lane int }
 const (
 	notOpen int32 = iota
 	isOpen
-	isClosed
+	wasClosed
 )
 
 var _ listeners.Durable = (*Firehose)(nil)
@@ -131,7 +131,7 @@ func (f *Firehose) Open(ctx context.Context) error {
 // acknowledgement: Flush does. A connection that the caller made stays open.
 // Close may be called any number of times, but not during OnBatch or Flush.
 func (f *Firehose) Close() {
-	if f.state.CompareAndSwap(isOpen, isClosed) {
+	if f.state.CompareAndSwap(isOpen, wasClosed) {
 		f.broker.Close()
 	}
 }
@@ -162,7 +162,7 @@ func (f *Firehose) usable() error {
 	switch f.state.Load() {
 	case notOpen:
 		return errors.New("sinks: the firehose is not open")
-	case isClosed:
+	case wasClosed:
 		return listeners.ErrClosed
 	}
 	return f.dead
