@@ -61,7 +61,7 @@ var _ sinks.GroupBroker = (*Groups)(nil)
 // NewGroups returns the groups of a database's stream. It starts nothing and
 // talks to nobody. The connection stays the caller's.
 func NewGroups(nc *nats.Conn, database string, opts *GroupsOptions) (*Groups, error) {
-	return newGroups(nc, scope{source: database}, opts)
+	return newGroups(nc, scope{FirehoseScope: sinks.FirehoseScope{Source: database}}, opts)
 }
 
 // NewRegionGroups returns the groups of a region's stream, as [NewGroups] says.
@@ -69,7 +69,7 @@ func NewRegionGroups(nc *nats.Conn, grid, region string, opts *GroupsOptions) (*
 	if region == "" {
 		return nil, fmt.Errorf("jetstream: the region of grid %q must have a name", grid)
 	}
-	return newGroups(nc, scope{source: grid, region: region}, opts)
+	return newGroups(nc, scope{FirehoseScope: sinks.FirehoseScope{Source: grid, Region: region}}, opts)
 }
 
 func newGroups(nc *nats.Conn, s scope, opts *GroupsOptions) (*Groups, error) {
@@ -77,7 +77,7 @@ func newGroups(nc *nats.Conn, s scope, opts *GroupsOptions) (*Groups, error) {
 	if opts != nil {
 		o = *opts
 	}
-	faults := s.validate()
+	faults := s.Faults()
 	if nc == nil {
 		faults = append(faults, "there must be a connection")
 	}
@@ -112,7 +112,7 @@ func newGroups(nc *nats.Conn, s scope, opts *GroupsOptions) (*Groups, error) {
 // filters returns the subjects of a partition.
 func (g *Groups) filters(partition int) []string {
 	any := g.scope.address() + ".*.*.*."
-	if g.scope.region != "" {
+	if g.scope.Region != "" {
 		any = g.scope.address() + ".*."
 	}
 	return []string{any + sinks.PartitionToken(partition), any + sinks.PartitionToken(sinks.All)}
@@ -152,7 +152,7 @@ func (g *Groups) checkPartitions(ctx context.Context) error {
 		if n, err := fmt.Sscanf(token, "%d", &p); n != 1 || err != nil || p < g.opts.Partitions {
 			continue
 		}
-		return &StreamError{Stream: g.opts.Stream, Reason: fmt.Sprintf(
+		return &sinks.PlaceError{Place: "stream " + g.opts.Stream, Reason: fmt.Sprintf(
 			"it has messages in partition %s, such as %s, but the group reads %d partitions; set Partitions to what its firehose has, for a new group", token, subject, g.opts.Partitions)}
 	}
 	return nil

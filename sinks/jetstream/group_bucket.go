@@ -96,7 +96,7 @@ func (b *groupBucket) list(ctx context.Context, kind string) ([]groupEntry, erro
 		case "404":
 			return nil, nil
 		case "400", "408":
-			return nil, &StreamError{Stream: bucketStream(b.bucket), Reason: "the server does not understand a question for several entries (" +
+			return nil, &sinks.PlaceError{Place: "bucket " + b.bucket, Reason: "the server does not understand a question for several entries (" +
 				m.Header.Get("Description") + "); groups need NATS 2.11 or later"}
 		default:
 			return nil, fmt.Errorf("bucket %s: %s %s", b.bucket, status, m.Header.Get("Description"))

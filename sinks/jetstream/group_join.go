@@ -115,7 +115,7 @@ func (j *groupJoin) begin(ctx context.Context) error {
 		return fmt.Errorf("where it begins: %w", err)
 	}
 	if s.Partitions != j.groups.opts.Partitions {
-		return &StreamError{Stream: j.groups.opts.Stream, Reason: fmt.Sprintf(
+		return &sinks.PlaceError{Place: "stream " + j.groups.opts.Stream, Reason: fmt.Sprintf(
 			"group %s has %d partitions, not %d; set Partitions to %d, or use a new group", j.member.Group, s.Partitions, j.groups.opts.Partitions, s.Partitions)}
 	}
 	j.start = s.Mark
@@ -254,7 +254,7 @@ func (j *groupJoin) balance(ctx context.Context) error {
 	}
 	has := 0
 	for number := range n {
-		if c := j.claims[number]; c != nil && !isClosed(c.revoked) && c.held.Err() == nil {
+		if c := j.claims[number]; c != nil && !c.isRevoked() && c.held.Err() == nil {
 			if has++; has > share {
 				c.revoke()
 			}

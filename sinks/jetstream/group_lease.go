@@ -55,6 +55,15 @@ func (c *groupClaim) Partition() sinks.GroupPartition { return sinks.GroupPartit
 // Revoked implements [sinks.GroupClaim].
 func (c *groupClaim) Revoked() <-chan struct{} { return c.revoked }
 
+func (c *groupClaim) isRevoked() bool {
+	select {
+	case <-c.revoked:
+		return true
+	default:
+		return false
+	}
+}
+
 // Checkpoint implements [sinks.GroupClaim]. It is called before the first Commit.
 func (c *groupClaim) Checkpoint() sinks.GroupMark {
 	m, _ := c.lease.Mark.mark() // it was read before, see take

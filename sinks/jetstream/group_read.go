@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -57,7 +56,7 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 	for {
 		began := r.cursor.next
 		err := r.consume(ctx)
-		var wrong *StreamError
+		var wrong *sinks.PlaceError
 		var gone *sinks.GroupHistoryError
 		var own *burstError
 		switch {
@@ -82,15 +81,20 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 	}
 }
 
+// A burstError is one that another consumer would not mend.
+type burstError struct{ err error }
+
+func (e *burstError) Error() string { return e.err.Error() }
+
 // consume reads with one consumer, until something goes wrong.
 func (r *groupReader) consume(ctx context.Context) error {
 	c := r.cursor
 	if err := r.check(ctx); err != nil {
 		return err
 	}
-	var consumer natsjs.Consumer
+	var made natsjs.Consumer
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
-		consumer, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
+		made, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
 			DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: c.next, FilterSubjects: r.filters,
 			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
 		})
@@ -99,23 +103,18 @@ func (r *groupReader) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	messages, err := consumer.Messages(natsjs.PullMaxMessages(2*burstMessages),
+	messages, err := made.Messages(natsjs.PullMaxMessages(2*burstMessages),
 		natsjs.PullExpiry(10*time.Second), natsjs.PullHeartbeat(time.Second), natsjs.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return err
 	}
-	inner, stop := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	arrivals := make(chan arrival, burstMessages)
-	wg.Go(func() { stop(c.receive(inner, messages, arrivals)) })
-	wg.Go(func() { c.watch(inner, stop) })
-	defer func() {
-		stop(nil)
-		messages.Stop()
-		wg.Wait()
-		c.forget(ctx, consumer.CachedInfo().Name)
-	}()
-	return r.handle(inner, arrivals)
+	reading := &consumer{name: made.CachedInfo().Name, messages: messages, arrivals: make(chan arrival, burstMessages)}
+	reading.ctx, reading.stop = context.WithCancelCause(ctx)
+	reading.wg.Go(func() { reading.stop(receive(reading)) })
+	reading.wg.Go(func() { c.watch(reading.ctx, reading.stop) })
+	c.consumer = reading
+	defer c.Close()
+	return r.handle(reading.ctx, reading.arrivals)
 }
 
 // handle takes what arrives, and looks at the stream's end when nothing does.

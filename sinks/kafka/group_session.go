@@ -23,7 +23,8 @@ type groupSession struct {
 	admin  *kadm.Client
 	ctx    context.Context //nolint:containedctx // ends with the session
 	end    context.CancelCauseFunc
-	silent *time.Timer // runs when the brokers may have given the member up
+	silent *time.Timer   // runs when the brokers may have given the member up
+	ready  chan struct{} // closed when client and admin are set: a client joins while it is made
 
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -32,7 +33,11 @@ type groupSession struct {
 
 // session is a member until ctx ends or something fails.
 func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
-	s := &groupSession{groups: g, member: m, claims: make(map[string]map[int32]*groupClaim)}
+	// With another client, since a member has joined as soon as its client is made.
+	if err := g.ensureStart(ctx, m); err != nil {
+		return err
+	}
+	s := &groupSession{groups: g, member: m, ready: make(chan struct{}), claims: make(map[string]map[int32]*groupClaim)}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
 	s.silent = time.AfterFunc(time.Hour, s.giveUp)
@@ -52,10 +57,8 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		return err
 	}
 	s.admin = kadm.NewClient(s.client)
-	err = g.ensureStart(s.ctx, s.admin, m)
-	if err == nil {
-		err = s.poll()
-	}
+	close(s.ready)
+	err = s.poll()
 	s.end(err)
 	s.leave()
 	if cause := context.Cause(s.ctx); ctx.Err() == nil && cause != nil {
@@ -143,6 +146,7 @@ func (s *groupSession) assigned(ctx context.Context, offsets map[string]map[int3
 	if len(topics) == 0 {
 		return offsets, nil
 	}
+	<-s.ready
 	starts, err := s.admin.ListStartOffsets(ctx, topics...)
 	if err == nil {
 		err = starts.Error()

@@ -153,6 +153,7 @@ func groupStale(b *groupBench) {
 		}
 		return errors.New("no backlog")
 	})
+	stale.cut.Store(true)
 	client.Wire.Freeze()
 	var gone *sinks.GroupLostError
 	if err := <-lost; !errors.As(err, &gone) || gone.Group != "repricer" || gone.Reason == "" {
@@ -299,6 +300,7 @@ func groupRandom(b *groupBench) {
 			b.server.Fault(b.TB)
 		default:
 			m := members[r.IntN(len(members))]
+			m.cut.Store(true)
 			m.client.Wire.Freeze()
 			time.AfterFunc(time.Duration(r.Int64N(int64(2*testLease))), m.client.Wire.Thaw)
 		}
