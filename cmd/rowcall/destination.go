@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowcall/rowcall/cdc"
 	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/tablename"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -26,6 +27,7 @@ const openTimeout = 30 * time.Second
 // A destination is where the events of a run go.
 type destination struct {
 	name     string // of the subscription
+	options  *targetOptions
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
 	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
@@ -44,7 +46,13 @@ func (d *destination) close() error {
 
 // subscribeOptions returns what of the events it gets.
 func (d *destination) subscribeOptions(f *runFlags) *listeners.SubscribeOptions {
-	return &listeners.SubscribeOptions{FilterTx: f.where.and(new(whereFlag))}
+	opts := &listeners.SubscribeOptions{FilterTx: f.where.and(&d.options.where)}
+	if tables := d.options.tables; len(tables) > 0 {
+		opts.Filter = func(e *listeners.Event) bool {
+			return slices.ContainsFunc(tables, func(p tablename.Pattern) bool { return p.Matches(e.Schema.Namespace, e.Schema.Name) })
+		}
+	}
+	return opts
 }
 
 func closeAll(dests []*destination) error {
@@ -70,8 +78,9 @@ func stored(dests []*destination) listeners.Position {
 // the source that writes to them has stopped. On error nothing stays open.
 func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) ([]*destination, error) {
 	var dests []*destination
-	for _, to := range f.to.list {
-		d := &destination{name: to}
+	for i, to := range f.to.list {
+		o := f.to.at(i)
+		d := &destination{name: o.called(), options: o}
 		dests = append(dests, d)
 		var err error
 		switch to {
@@ -80,10 +89,8 @@ func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Sou
 		case toDiscard:
 			d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
 		case toNATS:
-			d.name = "firehose"
 			err = d.openNATS(ctx, &f.nats, source, log, out)
 		default:
-			d.name = "kafka"
 			err = d.openKafka(ctx, to, source, log, out)
 		}
 		if err != nil {
@@ -101,7 +108,7 @@ func (d *destination) openStdout(ctx context.Context, a *app) {
 }
 
 func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc.Source, log *slog.Logger, out *announcer) error {
-	firehose, err := kafka.New(brokers, source.Database(), &kafka.Options{Logger: log})
+	firehose, err := kafka.New(brokers, source.Database(), d.options.kafkaOptions(log))
 	if err != nil {
 		return err
 	}
@@ -138,7 +145,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { nc.Close(); return nil })
-	firehose, err := jetstream.New(nc, source.Database(), &jetstream.Options{Logger: log})
+	firehose, err := jetstream.New(nc, source.Database(), d.options.jetstreamOptions(log))
 	if err != nil {
 		return err
 	}

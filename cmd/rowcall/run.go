@@ -28,6 +28,11 @@ type runFlags struct {
 }
 
 func (a *app) runCommand() *cobra.Command {
+	cmd, _ := a.newRunCommand()
+	return cmd
+}
+
+func (a *app) newRunCommand() (*cobra.Command, *runFlags) {
 	f := new(runFlags)
 	cmd := &cobra.Command{
 		Use:   "run --database-url URL",
@@ -58,6 +63,9 @@ database keep what was not read yet: if you do not come back, drop the slot with
   # To another program, one JSON object (CloudEvents 1.0) per line:
   rowcall run --database-url postgres://app@localhost/shop --to stdout | jq .data.after
 
+  # With settings from a file, and the database's URL from the command line:
+  rowcall run --config rowcall.yaml --database-url postgres://app@localhost/shop
+
   # Publish what is new, then leave:
   rowcall run --database-url postgres://app@localhost/shop --until-caught-up --report report.json`,
 		Args: a.noArgs,
@@ -74,37 +82,18 @@ database keep what was not read yet: if you do not come back, drop the slot with
 	f.slot = addSlotFlags(cmd)
 	f.reading.add(cmd)
 	f.log = addLogFlags(cmd)
-	return cmd
+	addConfigFlag(cmd)
+	return cmd, f
 }
 
 func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	began := time.Now()
 	bar := isTerminal(a.stderr) && !f.log.json()
 	show, logger, logErr := newProgress(a.stderr, bar, f.log.logger)
-	opts := f.source.options()
+	opts := f.options()
 	opts.Logger, opts.Progress = logger, show.show
-	f.slot.apply(opts, f.nats.dataDir)
-	f.reading.apply(opts)
-
-	faults := []error{
-		logErr,
-		required(cmd, "database-url"),
-		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
-		f.to.check(a.spelling("to")),
-		f.nats.check(),
-		a.needs(cmd, "nats-creds", "nats-url"),
-		checkReport(f.report),
-	}
-	if !f.to.has(toNATS) {
-		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
-	}
-	var source *cdc.Source
-	if f.source.url != "" {
-		var sourceErr error
-		source, sourceErr = cdc.New(f.source.url, opts)
-		faults = append(faults, sourceErr)
-	}
-	if err := usage(faults...); err != nil {
+	source, err := a.checkRun(cmd, f, opts, logErr)
+	if err != nil {
 		return err
 	}
 
@@ -130,6 +119,34 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 		err = errors.Join(err, writeReport(f.report, r))
 	}
 	return err
+}
+
+// options returns what the flags say of the source.
+func (f *runFlags) options() *cdc.Options {
+	opts := f.source.options()
+	f.slot.apply(opts, f.nats.dataDir)
+	f.reading.apply(opts)
+	return opts
+}
+
+// checkRun finds everything that makes no sense before anything is touched.
+func (a *app) checkRun(cmd *cobra.Command, f *runFlags, opts *cdc.Options, others ...error) (source *cdc.Source, err error) {
+	faults := append(others,
+		required(cmd, "database-url"),
+		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
+		f.to.check(a.spelling("to")),
+		f.nats.check(),
+		a.needs(cmd, "nats-creds", "nats-url"),
+		checkReport(f.report),
+	)
+	if !f.to.has(toNATS) {
+		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
+	}
+	if f.source.url != "" {
+		source, err = cdc.New(f.source.url, opts)
+		faults = append(faults, err)
+	}
+	return source, usage(faults...)
 }
 
 // Why a run was stopped from inside.
