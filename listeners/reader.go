@@ -42,6 +42,9 @@ func (s *Subscription) end() {
 	if s.relay != nil {
 		s.relay.stop()
 	}
+	if l := s.lot(); l != nil {
+		l.release() // what a callback that ended the goroutine was given
+	}
 	if saveErr := s.endSaving(); err == nil {
 		err = saveErr
 	}
