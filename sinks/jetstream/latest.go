@@ -63,7 +63,7 @@ func LatestStream(bucket string) string { return bucketStream(bucket) }
 // firehose's Stored speaks of the source's. Who stores a reader's position takes
 // what the reader told.
 //
-// A [Source] on [LatestStream] begins with the bucket's content, and then hears
+// A [sinks.Source] on [LatestStream] begins with the bucket's content, and then hears
 // what is stored. While it is behind, it hears of several changes of a key only
 // the last, so an update may be the first that it hears of a row.
 func NewLatest(nc *nats.Conn, database, bucket string, opts *Options) (*Firehose, error) {
