@@ -28,6 +28,8 @@ const openTimeout = 30 * time.Second
 type destination struct {
 	name     string // of the subscription
 	options  *targetOptions
+	nc       *nats.Conn // of NATS only, as is the next
+	stream   string
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
 	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
@@ -44,9 +46,10 @@ func (d *destination) close() error {
 	return errors.Join(errs...)
 }
 
-// subscribeOptions returns what of the events it gets.
-func (d *destination) subscribeOptions(f *runFlags) *listeners.SubscribeOptions {
-	opts := &listeners.SubscribeOptions{FilterTx: f.where.and(&d.options.where)}
+// subscribeOptions returns what of the events it gets; where is the condition of
+// the whole run.
+func (d *destination) subscribeOptions(where *whereFlag) *listeners.SubscribeOptions {
+	opts := &listeners.SubscribeOptions{FilterTx: where.and(&d.options.where)}
 	if tables := d.options.tables; len(tables) > 0 {
 		opts.Filter = func(e *listeners.Event) bool {
 			return slices.ContainsFunc(tables, func(p tablename.Pattern) bool { return p.Matches(e.Schema.Namespace, e.Schema.Name) })
@@ -64,40 +67,62 @@ func closeAll(dests []*destination) error {
 }
 
 // stored returns the position up to which all destinations have stored.
-func stored(dests []*destination) listeners.Position {
+func stored(dests []*destination, fed []*follower) listeners.Position {
 	least := dests[0].sub.Stored()
 	for _, d := range dests[1:] {
-		if at := d.sub.Stored(); at.Compare(least) < 0 {
-			least = at
-		}
+		least = earlier(least, d.sub.Stored())
+	}
+	for _, one := range fed {
+		least = earlier(least, one.stored())
 	}
 	return least
 }
 
-// openDestinations opens what the flags ask for. The caller closes them, after
-// the source that writes to them has stopped. On error nothing stays open.
-func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) ([]*destination, error) {
-	var dests []*destination
+func earlier(a, b listeners.Position) listeners.Position {
+	if b.Compare(a) < 0 {
+		return b
+	}
+	return a
+}
+
+// openDestinations opens what the flags ask for, but for those that the journal
+// feeds. The caller closes them, after the source that writes to them has
+// stopped. On error nothing stays open.
+func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) (dests []*destination, fed []*follower, err error) {
 	for i, to := range f.to.list {
 		o := f.to.at(i)
 		d := &destination{name: o.called(), options: o}
-		dests = append(dests, d)
-		var err error
-		switch to {
-		case toStdout:
-			d.openStdout(ctx, a)
-		case toDiscard:
-			d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
-		case toNATS:
-			err = d.openNATS(ctx, &f.nats, source, log, out)
-		default:
-			err = d.openKafka(ctx, to, source, log, out)
+		open := func(ctx context.Context, d *destination) error { return a.open(ctx, d, to, f, source, log, out) }
+		if f.journaling && fedByJournal(to) {
+			fed = append(fed, &follower{destination: d, open: open})
+			continue
 		}
-		if err != nil {
-			return nil, errors.Join(err, closeAll(dests))
+		dests = append(dests, d)
+		if err := open(ctx, d); err != nil {
+			return nil, nil, errors.Join(err, closeAll(dests))
 		}
 	}
-	return dests, nil
+	j := f.newJournal(dests, log)
+	for _, one := range fed {
+		one.journal = j
+		out.say(fmt.Sprintf("%s is fed from stream %s, from where it was", one.name, j.stream), "journal", "to", one.name, "stream", j.stream)
+	}
+	return dests, fed, nil
+}
+
+// open opens one destination. On error its closers are for the caller.
+func (a *app) open(ctx context.Context, d *destination, to string, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
+	switch to {
+	case toStdout:
+		d.openStdout(ctx, a)
+	case toDiscard:
+		d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
+	case toNATS:
+		return d.openNATS(ctx, &f.nats, source, log, out)
+	default:
+		return d.openKafka(ctx, to, source, log, out)
+	}
+	return nil
 }
 
 func (d *destination) openStdout(ctx context.Context, a *app) {
@@ -153,7 +178,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener = firehose
+	d.listener, d.nc, d.stream = firehose, nc, firehose.Stream()
 
 	shown := withoutUserInfo(address)
 	subjects := sinks.DatabaseAddress(source.Database()) + ".>"

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,8 @@ type runFlags struct {
 	report        string
 	slot          *slotFlags
 	where         whereFlag
+	journal       bool // only if the flag was given
+	journaling    bool
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -75,6 +78,7 @@ database keep what was not read yet: if you do not come back, drop the slot with
 	f.to = newTargets()
 	cmd.Flags().Var(f.to, "to", "where the events go; may be given several times")
 	cmd.Flags().Var(&f.where, "where", whereUsage)
+	cmd.Flags().BoolVar(&f.journal, "journal", false, journalUsage)
 	f.nats.add(cmd)
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
@@ -101,20 +105,20 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := source.Check(cmd.Context()); err != nil { // before a stream or a data directory exists
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
-	dests, err := a.openDestinations(cmd.Context(), f, source, logger, out)
+	dests, fed, err := a.openDestinations(cmd.Context(), f, source, logger, out)
 	if err != nil {
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
 	defer func() { err = errors.Join(err, closeAll(dests)) }()
 	for _, d := range dests {
-		if d.sub, err = source.Subscribe(d.name, d.listener, d.subscribeOptions(f)); err != nil {
+		if d.sub, err = source.Subscribe(d.name, d.listener, d.subscribeOptions(&f.where)); err != nil {
 			return err
 		}
 	}
-	err = f.stream(cmd.Context(), source, dests, logger, out)
+	err = f.stream(cmd.Context(), source, dests, fed, logger, out)
 	show.end()
 	if f.report != "" {
-		r := newReport(source.Stats(), stored(dests), time.Since(began))
+		r := newReport(source.Stats(), stored(dests, fed), time.Since(began))
 		r.addSlot(cmd.Context(), source)
 		err = errors.Join(err, writeReport(f.report, r))
 	}
@@ -138,6 +142,7 @@ func (a *app) checkRun(cmd *cobra.Command, f *runFlags, opts *cdc.Options, other
 		f.nats.check(),
 		a.needs(cmd, "nats-creds", "nats-url"),
 		checkReport(f.report),
+		a.checkJournal(cmd, f),
 	)
 	if !f.to.has(toNATS) {
 		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
@@ -159,7 +164,7 @@ var (
 // stream runs the source until it ends, the caller's context ends, no
 // destination is left, or everything is caught up. Nothing it started runs any
 // more when it returns.
-func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*destination, log *slog.Logger, out *announcer) error {
+func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*destination, fed []*follower, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	var watchers sync.WaitGroup
 	var left atomic.Int32
@@ -195,12 +200,18 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 			cancel(cmp.Or(source.CaughtUp(ctx), errCaughtUp))
 		}
 	})
+	followed := &followers{all: fed, log: log}
+	if !f.ends() {
+		followed.start(ctx, false)
+	}
 	err := source.Run(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
 	watchers.Wait()
-
-	var failed []error
+	if f.ends() && err == nil && parent.Err() == nil {
+		followed.start(parent, true) // now the journal holds all that they are to get
+	}
+	failed := slices.Clone(followed.wait())
 	for _, d := range dests {
 		failed = append(failed, d.sub.Err())
 	}
@@ -209,6 +220,8 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 		return explainWhere(failure)
 	case err != nil:
 		return err
+	case parent.Err() != nil && len(fed) > 0: // maybe while they were fed
+		return f.unlessInterrupted(parent, nil)
 	case cause == nil || errors.Is(cause, errCaughtUp) || errors.Is(cause, errSubsEnded):
 		return nil
 	case parent.Err() == nil:
@@ -217,13 +230,18 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 	return f.unlessInterrupted(parent, nil)
 }
 
+// ends reports whether a run ends by itself.
+func (f *runFlags) ends() bool {
+	return f.untilCaughtUp || f.source.snapshot.value == string(cdc.SnapshotOnly)
+}
+
 // unlessInterrupted returns err, unless the user wanted the end. That is an
 // error only for a run that was to end by itself.
 func (f *runFlags) unlessInterrupted(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
 		return err
-	case f.untilCaughtUp || f.source.snapshot.value == string(cdc.SnapshotOnly):
+	case f.ends():
 		return errors.New("interrupted before everything was stored")
 	}
 	return nil

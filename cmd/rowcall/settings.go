@@ -59,6 +59,7 @@ func settings() []setting {
 		}},
 
 		{group: "What is published", key: "where", example: "op != \"truncate\""},
+		{key: "journal", example: "true"},
 		{key: "until-caught-up", example: "false"},
 		{key: "report", example: "report.json", check: checkReport},
 

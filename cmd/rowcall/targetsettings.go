@@ -23,6 +23,10 @@ type targetOptions struct {
 	where  whereFlag
 	tables []tablename.Pattern // none for all
 
+	// skipGap has a place go on with what the journal holds when it has lost
+	// what the place needs.
+	skipGap bool
+
 	jetstream jetstream.Options
 	kafka     kafka.Options
 }
@@ -124,6 +128,14 @@ func targetSettings() []targetSetting {
 			set: func(o *targetOptions, text string) (err error) {
 				o.jetstream.MsgID, err = trueOrFalse(text)
 				return err
+			},
+		},
+		{
+			key: "on-gap", of: []string{kindKafka}, kind: valueChoice, example: "fail",
+			help: "when the journal no longer holds what this place needs: fail, or skip to the oldest event that it holds (default fail)",
+			set: func(o *targetOptions, text string) error {
+				o.skipGap = text == "skip"
+				return newChoice("", "fail", "skip").Set(text)
 			},
 		},
 		{
