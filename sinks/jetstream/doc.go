@@ -1,6 +1,6 @@
 // Package jetstream stores events in a NATS JetStream stream: the firehose.
 //
-// [Firehose] writes. [NewSource] reads, as a [listeners.Source] in any process, and
+// [New] makes a [sinks.Firehose] that writes. [NewSource] reads, as a [listeners.Source] in any process, and
 // [Read] yields single messages. What a message looks like is described in
 // package sinks; attributes are headers with the prefix "ce-", percent-encoded
 // as the CloudEvents binding for NATS asks for.
@@ -23,11 +23,11 @@
 // (a message larger than the server allows) ends the subscription with an error
 // that names it.
 //
-// Acknowledged: [Firehose.Stored] never runs ahead of the server's
+// Acknowledged: [sinks.Firehose.Stored] never runs ahead of the server's
 // acknowledgements.
 //
 // Fenced: a firehose that finds the stream moved on by somebody else stops
-// with a [FencedError]. In the first seconds after Open (as long as
+// with a [sinks.FencedError]. In the first seconds after Open (as long as
 // [Options].AckTimeout) it goes on behind what it finds instead, since that may
 // be what its own predecessor had sent before it died. So when two are started
 // on one stream, the older one stops.

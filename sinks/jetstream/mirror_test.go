@@ -81,7 +81,7 @@ func publish(t testing.TB, nc *nats.Conn, r *tickets, opts *jetstream.Options) (
 	return publishWith(t, f, r)
 }
 
-func publishWith(t testing.TB, f *jetstream.Firehose, r *tickets) (stop func()) {
+func publishWith(t testing.TB, f *sinks.Firehose, r *tickets) (stop func()) {
 	t.Helper()
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)

@@ -91,7 +91,7 @@ func (c *cursor) Next(ctx context.Context) ([]sinks.LogMessage, error) {
 		}
 		c.Close()
 		var lost *sinks.HistoryError
-		var wrong *StreamError
+		var wrong *sinks.PlaceError
 		if errors.As(err, &lost) || errors.As(err, &wrong) || errors.Is(err, nats.ErrConnectionClosed) {
 			return nil, err
 		}
@@ -341,16 +341,16 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrPermissionViolation):
 			return fmt.Errorf("stream %s: %w", c.stream, err)
 		case errors.Is(err, natsjs.ErrJetStreamNotEnabled), errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
-			return &StreamError{Stream: c.stream, Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
+			return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
 		case errors.Is(err, natsjs.ErrStreamNotFound):
 			if c.created.IsZero() {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
 			}
 			if missing.IsZero() {
 				missing = time.Now()
 			}
 			if time.Since(missing) > goneAfter {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
 			}
 		}
 		c.log.DebugContext(ctx, "the server does not answer yet", "stream", c.stream, "error", err)

@@ -439,9 +439,9 @@ func TestSourceErrors(t *testing.T) {
 	}
 	s := source(t, nc, nil)
 	subscribe(t, s, new(listenertest.Recorder), nil)
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if err := s.Run(t.Context()); !errors.As(err, &wrong) {
-		t.Errorf("Run without a stream = %v, want a StreamError", err)
+		t.Errorf("Run without a stream = %v, want a PlaceError", err)
 	}
 	if err := s.Run(t.Context()); err == nil {
 		t.Error("a second Run = nil, want an error")
