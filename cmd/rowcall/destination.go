@@ -178,7 +178,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener, d.nc, d.stream = firehose, nc, firehose.Stream()
+	d.listener, d.nc, d.stream = firehose, nc, firehose.Name()
 
 	shown := withoutUserInfo(address)
 	subjects := sinks.DatabaseAddress(source.Database()) + ".>"

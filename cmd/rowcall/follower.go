@@ -13,7 +13,6 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
-	"github.com/rowcall/rowcall/sinks/kafka"
 )
 
 // A follower is a destination that the journal feeds.
@@ -76,7 +75,7 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 
 // passes reports whether trying again may help.
 func passes(err error) bool {
-	_, unreachable := errors.AsType[*kafka.UnreachableError](err)
+	_, unreachable := errors.AsType[*sinks.UnreachableError](err)
 	return unreachable || errors.Is(err, context.DeadlineExceeded)
 }
 
