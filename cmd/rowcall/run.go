@@ -47,6 +47,10 @@ It creates what it needs and does not find: a publication, a replication slot an
 a stream. The first time, it also publishes the rows that are there already.
 Without --nats-url a NATS server with JetStream runs inside, on 127.0.0.1:4222.
 
+Events can go to several places. If NATS is one of them, its stream is the journal
+of the other brokers: each reads it at its own pace, so one that is slow or away
+holds up neither the slot nor the others. --journal=false feeds all from the slot.
+
 Interrupt it to stop it; started again it goes on where it was. If the slot is not
 the one that it left, changes are lost, and --lost-slot says what then. A slot makes the
 database keep what was not read yet: if you do not come back, drop the slot with
@@ -65,6 +69,9 @@ database keep what was not read yet: if you do not come back, drop the slot with
 
   # To another program, one JSON object (CloudEvents 1.0) per line:
   rowcall run --database-url postgres://app@localhost/shop --to stdout | jq .data.after
+
+  # To both; a Kafka that is away for hours stops nothing, and gets everything later:
+  rowcall run --database-url postgres://app@localhost/shop --to nats --to kafka://localhost:9092
 
   # With settings from a file, and the database's URL from the command line:
   rowcall run --config rowcall.yaml --database-url postgres://app@localhost/shop
