@@ -54,7 +54,7 @@ The settings of "rowcall run" can stand in a file, too: see "rowcall config".`,
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{faults: []error{err}} })
-	root.AddCommand(a.runCommand(), a.tailCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.tailCommand(), a.replayCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(a.slotsCommand(), a.publicationCommand(), a.backfillCommand())
 	root.AddCommand(a.commandsCommand(), a.configCommand())
 	return root

@@ -32,6 +32,7 @@ type destination struct {
 	stream   string
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
+	guard    *gapGuard               // of a replay only
 	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
 	closers  []func() error          // in the order of opening
 }
@@ -92,7 +93,9 @@ func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Sou
 	for i, to := range f.to.list {
 		o := f.to.at(i)
 		d := &destination{name: o.called(), options: o}
-		open := func(ctx context.Context, d *destination) error { return a.open(ctx, d, to, f, source, log, out) }
+		open := func(ctx context.Context, d *destination) error {
+			return a.open(ctx, d, to, &f.nats, source.Database(), log, out)
+		}
 		if f.journaling && fedByJournal(to) {
 			fed = append(fed, &follower{destination: d, open: open})
 			continue
@@ -111,16 +114,16 @@ func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Sou
 }
 
 // open opens one destination. On error its closers are for the caller.
-func (a *app) open(ctx context.Context, d *destination, to string, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
+func (a *app) open(ctx context.Context, d *destination, to string, f *natsFlags, database string, log *slog.Logger, out *announcer) error {
 	switch to {
 	case toStdout:
 		d.openStdout(ctx, a)
 	case toDiscard:
 		d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
 	case toNATS:
-		return d.openNATS(ctx, &f.nats, source, log, out)
+		return d.openNATS(ctx, f, database, log, out)
 	default:
-		return d.openKafka(ctx, to, source, log, out)
+		return d.openKafka(ctx, to, database, log, out)
 	}
 	return nil
 }
@@ -132,8 +135,8 @@ func (d *destination) openStdout(ctx context.Context, a *app) {
 	d.closers = append(d.closers, func() error { cancel(); wait(); return nil })
 }
 
-func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc.Source, log *slog.Logger, out *announcer) error {
-	firehose, err := kafka.New(brokers, source.Database(), d.options.kafkaOptions(log))
+func (d *destination) openKafka(ctx context.Context, brokers, database string, log *slog.Logger, out *announcer) error {
+	firehose, err := kafka.New(brokers, database, d.options.kafkaOptions(log))
 	if err != nil {
 		return err
 	}
@@ -143,13 +146,13 @@ func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
 	d.listener = firehose
 
-	topics := sinks.DatabaseAddress(source.Database()) + ".<schema>.<table>"
+	topics := sinks.DatabaseAddress(database) + ".<schema>.<table>"
 	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Where(), topics),
 		"publishing", "kafka", firehose.Where(), "topics", topics)
 	return nil
 }
 
-func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
+func (d *destination) openNATS(ctx context.Context, f *natsFlags, database string, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer from NATS within %s", openTimeout))
 	defer cancel()
 	opts := &jetstream.ConnectOptions{}
@@ -170,7 +173,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { nc.Close(); return nil })
-	firehose, err := jetstream.New(nc, source.Database(), d.options.jetstreamOptions(log))
+	firehose, err := jetstream.New(nc, database, d.options.jetstreamOptions(log))
 	if err != nil {
 		return err
 	}
@@ -181,7 +184,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 	d.listener, d.nc, d.stream = firehose, nc, firehose.Name()
 
 	shown := withoutUserInfo(address)
-	subjects := sinks.DatabaseAddress(source.Database()) + ".>"
+	subjects := sinks.DatabaseAddress(database) + ".>"
 	option := ""
 	if shown != nats.DefaultURL {
 		option = " --nats-url " + shown

@@ -100,7 +100,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	if err != nil {
 		return err
 	}
-	guarded := &gapGuard{listener: f.listener, journal: f.journal, name: f.name, fresh: at.IsZero()}
+	guarded := &gapGuard{listener: f.listener, stream: f.journal.stream, name: f.name, fresh: at.IsZero()}
 	opts := f.subscribeOptions(new(whereFlag)) // the journal holds what the whole run's condition has let through
 	sub, err := source.Subscribe(f.name, guarded.durable(), opts)
 	if err != nil {

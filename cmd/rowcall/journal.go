@@ -68,8 +68,11 @@ func (j *journal) whole(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", j.stream, err)
 	}
-	if info := stream.CachedInfo(); info.State.FirstSeq > max(info.Config.FirstSeq, 1) {
+	if cut(stream.CachedInfo()) {
 		return &gapError{stream: j.stream, name: name}
 	}
 	return nil
 }
+
+// cut reports whether a stream has lost its beginning.
+func cut(info *natsjs.StreamInfo) bool { return info.State.FirstSeq > max(info.Config.FirstSeq, 1) }

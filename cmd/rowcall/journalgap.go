@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/rowcall/rowcall/listeners"
 )
@@ -28,18 +29,19 @@ func (e *gapError) Error() string {
 // Unwrap returns the cause.
 func (e *gapError) Unwrap() error { return e.err }
 
-// A gapGuard stands before the listener of a follower. When history is gone,
+// A gapGuard stands before a listener that reads a firehose. When history is gone,
 // the reader tells the present state instead. Its rows have the positions of
 // their last changes, which are not in order: a sink that stores each position
 // once would leave rows out. So that is an error here.
 type gapGuard struct {
 	listener listeners.Listener
-	journal  *journal
+	stream   string
 	name     string
 	fresh    bool // nothing was heard yet, and nothing is stored
 	reset    listeners.Position
 	after    listeners.Position // of the last batch
 	told     bool               // a reset came last
+	events   atomic.Int64       // that were handed over
 }
 
 // OnBatch implements [listeners.Listener].
@@ -52,7 +54,7 @@ func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		g.reset, g.told = b.Position, true
 	case g.told && b.Kind == listeners.Snapshot && len(b.Events) > 0:
 		if b.Events[0].Position.Compare(g.reset) <= 0 {
-			return &gapError{stream: g.journal.stream, name: g.name, after: g.after}
+			return &gapError{stream: g.stream, name: g.name, after: g.after}
 		}
 		g.told = false
 	}
@@ -60,6 +62,7 @@ func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
 	if !g.told {
 		g.after = b.Position
 	}
+	g.events.Add(int64(len(b.Events)))
 	return g.listener.OnBatch(ctx, b)
 }
 

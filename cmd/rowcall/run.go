@@ -82,7 +82,7 @@ database keep what was not read yet: if you do not come back, drop the slot with
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd, f) },
 	}
 	f.source = addSourceFlags(cmd)
-	f.to = newTargets()
+	f.to = newTargets(toNATS)
 	cmd.Flags().Var(f.to, "to", "where the events go; may be given several times")
 	cmd.Flags().Var(&f.where, "where", whereUsage)
 	cmd.Flags().BoolVar(&f.journal, "journal", false, journalUsage)

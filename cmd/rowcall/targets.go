@@ -22,11 +22,12 @@ const kafkaScheme = "kafka://"
 type targets struct {
 	list []string
 	set  bool
+	none string // the default
 	// options has what a file says of those of list, by their place there.
 	options map[int]*targetOptions
 }
 
-func newTargets() *targets { return &targets{list: []string{toNATS}} }
+func newTargets(none string) *targets { return &targets{list: []string{none}, none: none} }
 
 func (t *targets) has(one string) bool { return slices.Contains(t.list, one) }
 
@@ -54,7 +55,7 @@ func (t *targets) Set(s string) error {
 }
 
 // reset makes it the default again.
-func (t *targets) reset() { *t = *newTargets() }
+func (t *targets) reset() { *t = *newTargets(t.none) }
 
 // take makes the list that of a file.
 func (t *targets) take(all []*targetOptions) {
