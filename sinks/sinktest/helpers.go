@@ -15,7 +15,7 @@ import (
 const fleet = "fleet"
 
 // patience is how long a test waits for something to happen.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // A bench is what a test of commands works with.
 type bench struct {
