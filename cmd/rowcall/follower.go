@@ -91,10 +91,10 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 			return err
 		}
 	}
+	defer func() { err = errors.Join(err, f.close()) }()
 	if err := f.open(ctx, f.destination); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.close()) }()
 	source, err := jetstream.NewSource(f.journal.nc, f.journal.stream,
 		&sinks.SourceOptions{Start: start, UntilTip: untilTip, Logger: f.journal.log})
 	if err != nil {

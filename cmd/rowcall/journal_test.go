@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -22,15 +23,21 @@ import (
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
-// freePort returns a port of 127.0.0.1 that nobody uses for now.
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
+// A deadListener hangs up on everybody as long as it is dead.
+type deadListener struct {
+	net.Listener
+	dead *atomic.Bool
+}
+
+// Accept implements [net.Listener].
+func (l deadListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil || !l.dead.Load() {
+			return c, err
+		}
+		_ = c.Close()
 	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().(*net.TCPAddr).Port //nolint:errcheck,forcetypeassert // of a TCP listener
 }
 
 // arrived returns an error until a database's topics hold something.
@@ -109,8 +116,17 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 	database := databaseOf(t, databaseURL)
 	h := startHistory(t, databaseURL)
 	server := natstest.Run(t)
-	port := freePort(t)
-	brokers := fmt.Sprintf("127.0.0.1:%d", port)
+	var dead atomic.Bool
+	dead.Store(true)
+	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.ListenFn(func(network, address string) (net.Listener, error) {
+		l, err := net.Listen(network, address)
+		return deadListener{l, &dead}, err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(cluster.Close)
+	brokers := cluster.ListenAddrs()[0]
 	args := []string{
 		"--database-url", databaseURL, "--tables", publishedTables, "--state-dir", t.TempDir(),
 		"--nats-url", server.URL(), "--to", "nats", "--to", "kafka://" + brokers,
@@ -147,11 +163,7 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 	})
 
 	// It comes back while the load goes on, and rowcall dies once more.
-	cluster, err := kfake.NewCluster(kfake.NumBrokers(1), kfake.Ports(port))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(cluster.Close)
+	dead.Store(false)
 	pgtest.Eventually(t, time.Minute, func() error {
 		if err := arrived(t.Context(), brokers, database); err != nil {
 			return fmt.Errorf("%w; rowcall wrote:\n%s", err, c.log.String())

@@ -142,7 +142,7 @@ func (f *runFlags) options() *cdc.Options {
 
 // checkRun finds everything that makes no sense before anything is touched.
 func (a *app) checkRun(cmd *cobra.Command, f *runFlags, opts *cdc.Options, others ...error) (source *cdc.Source, err error) {
-	faults := append(others,
+	faults := append(slices.Clone(others),
 		required(cmd, "database-url"),
 		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
 		f.to.check(a.spelling("to")),
