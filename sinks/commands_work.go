@@ -146,7 +146,7 @@ func (s *server) settle(ctx context.Context, end func(context.Context) error) er
 		if err == nil {
 			return nil
 		}
-		if final(err) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
+		if final(err) || errors.Is(err, ErrLeaseLost) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
 			s.counters.ackFailures.Add(1)
 			s.log.WarnContext(ctx, "the end of a command was not confirmed; it will be delivered again", "queue", s.queue, "error", err)
 			return err
@@ -168,7 +168,7 @@ func (s *server) beat(ctx context.Context, d CommandDelivery, settled <-chan str
 		}
 		if err := d.Extend(ctx); err == nil {
 			last = time.Now()
-		} else if time.Since(last) >= s.policy.Lease {
+		} else if errors.Is(err, ErrLeaseLost) || time.Since(last) >= s.policy.Lease {
 			lost(ErrLeaseLost)
 			return
 		}

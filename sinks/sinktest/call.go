@@ -56,6 +56,9 @@ func callAgain(b *bench) {
 func callDeadline(b *bench) {
 	var seen tally
 	c := b.connect()
+	if err := c.Open(b.Context(), fleet); err != nil { // it may take longer than the call may
+		b.Fatalf("Open: %v", err)
+	}
 	ctx, cancel := context.WithTimeout(b.Context(), 200*time.Millisecond)
 	defer cancel()
 	_, err := c.Call(ctx, command("call"))

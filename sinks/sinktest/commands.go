@@ -169,6 +169,9 @@ func fullQueue(b *bench) {
 		b.Skip("this broker does not bound queues")
 	}
 	c := b.commands(b.server.Bounded(b.TB, 5), &sinks.CommandsOptions{SendTimeout: 300 * time.Millisecond})
+	if err := c.Open(b.Context(), fleet); err != nil { // it may take longer than SendTimeout
+		b.Fatalf("Open: %v", err)
+	}
 	for i := range 5 {
 		b.send(c, command(fmt.Sprint("f", i)))
 	}

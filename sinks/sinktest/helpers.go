@@ -135,6 +135,9 @@ func (b *bench) empty(c *sinks.Commands) {
 			if left := q.Waiting + q.Running + q.Delayed; left > 0 {
 				return fmt.Errorf("the queues are %+v, want nothing waiting, running or delayed", q)
 			}
+			if b.server.InWork != nil {
+				return b.server.InWork(b.TB, fleet)
+			}
 			return nil
 		}
 		return fmt.Errorf("the queues are %+v, want %s among them", all, fleet)
@@ -181,4 +184,12 @@ func wait[T any](b *bench, what string, ch <-chan T) T {
 		b.Fatalf("not within %s: %s", patience, what)
 		panic("unreachable")
 	}
+}
+
+// once is a policy for commands that are sent more than once.
+func (b *bench) once() *sinks.ServePolicy {
+	if b.server.NoMemory {
+		return &sinks.ServePolicy{Inbox: new(Inbox)}
+	}
+	return nil
 }

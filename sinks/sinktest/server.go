@@ -26,6 +26,13 @@ type CommandServer struct {
 	Misconfigure func(t testing.TB, queue string)
 	// MaxMessage is a size in bytes that no message may have.
 	MaxMessage int
+	// NoMemory says that the broker stores again what is sent again. Where a
+	// command is to arrive once all the same, the tests then serve with an
+	// inbox.
+	NoMemory bool
+	// InWork returns an error if something of a queue is with a worker or on
+	// its way to one, for brokers whose QueueStatus cannot tell.
+	InWork func(t testing.TB, queue string) error
 }
 
 // A CommandClient is one process's connection to the broker.

@@ -1,0 +1,2 @@
+// Package rabbitmq keeps commands in RabbitMQ.
+package rabbitmq
