@@ -136,6 +136,7 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 			declare(t, s, p+"cmd."+queue, amqp.Table{"x-queue-type": "classic"})
 		},
 		MaxMessage: rabbittest.MaxMessageSize + 1,
+		Patience:   3 * time.Minute, // a node starts in 5 seconds, or in 60 on a busy machine
 		NoMemory:   true,
 		InWork:     inWork(s, p),
 	}

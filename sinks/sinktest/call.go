@@ -20,7 +20,7 @@ func callReplies(b *bench) {
 		r.Reply(append([]byte("carried out "), r.Body...))
 		return nil
 	}, &sinks.ServePolicy{FirstDelay: 10 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), b.patience())
 	defer cancel()
 	got, err := caller.Call(ctx, command("call"))
 	if err != nil || string(got.Body) != `carried out {"train":7}` {

@@ -167,7 +167,7 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 
 	faults := Faults(t)
 	sender := server.Connect(t)
-	c := b.commands(sender, &sinks.CommandsOptions{SendTimeout: patience})
+	c := b.commands(sender, &sinks.CommandsOptions{SendTimeout: b.patience()})
 	if err := c.Open(t.Context(), fleet); err != nil {
 		t.Fatalf("Open: %v", err)
 	}

@@ -14,13 +14,20 @@ import (
 // fleet is the queue of all tests.
 const fleet = "fleet"
 
-// patience is how long a test waits for something to happen.
-const patience = 30 * time.Second
+// defaultPatience is how long a test waits for something to happen.
+const defaultPatience = 30 * time.Second
 
 // A bench is what a test of commands works with.
 type bench struct {
 	testing.TB
 	server CommandServer
+}
+
+func (b *bench) patience() time.Duration {
+	if b.server.Patience > 0 {
+		return b.server.Patience
+	}
+	return defaultPatience
 }
 
 func (b *bench) commands(client *CommandClient, opts *sinks.CommandsOptions) *sinks.Commands {
@@ -83,7 +90,7 @@ func (w *worker) end() error {
 
 func (b *bench) eventually(what string, check func() error) {
 	b.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(b.patience())
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -95,7 +102,7 @@ func (b *bench) eventually(what string, check func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			b.Fatalf("%s: not within %s: %v", what, patience, err)
+			b.Fatalf("%s: not within %s: %v", what, b.patience(), err)
 		}
 	}
 }
@@ -175,13 +182,13 @@ func (a *tally) len() int {
 // wait waits for a channel to receive or close.
 func wait[T any](b *bench, what string, ch <-chan T) T {
 	b.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(b.patience())
 	defer timer.Stop()
 	select {
 	case v := <-ch:
 		return v
 	case <-timer.C:
-		b.Fatalf("not within %s: %s", patience, what)
+		b.Fatalf("not within %s: %s", b.patience(), what)
 		panic("unreachable")
 	}
 }
