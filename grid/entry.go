@@ -40,6 +40,15 @@ func allocEntry[K comparable, V any](id []byte) *entry[K, V] {
 	return &short.entry
 }
 
+// copied returns a copy that does not keep the memory of e.
+func (e *entry[K, V]) copied() *entry[K, V] {
+	c := allocEntry[K, V](e.id)
+	id := c.id
+	*c = *e
+	c.id = id
+	return c
+}
+
 var (
 	_ listeners.Row    = (*entry[string, int])(nil)
 	_ listeners.Native = (*entry[string, int])(nil)

@@ -94,7 +94,7 @@ func AddTable[K comparable, V any](group *Group, region, collection string, opts
 	if collection == "" {
 		return fail(errors.New("the collection is empty: name the table to follow, such as \"public.seats\""))
 	}
-	r, err := newRegion[K](group.grid, region, &RegionOptions[V]{FeedBytes: opts.FeedBytes, ValueBytes: opts.ValueBytes})
+	r, err := newRegion[K](group.grid, region, &RegionOptions[V]{FeedBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, ValueBytes: opts.ValueBytes})
 	if err != nil {
 		return nil, err
 	}

@@ -570,3 +570,32 @@ func TestGroupRefusesWhatCannotWork(t *testing.T) {
 		t.Errorf("WaitReady() of a closed group = %v, want ErrClosed", err)
 	}
 }
+
+// The regions of a group keep the history that they were asked for, as mirrors
+// do.
+func TestGroupRegionsHaveHistory(t *testing.T) {
+	src := newShop()
+	group, err := grid.NewGroup(newGrid(t), "trade", src, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items, err := grid.AddTable[int64, item](group, "items", "public.items", &grid.MirrorOptions[item]{HistoryBytes: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := group.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ready(t, items)
+	var from, last listeners.Position
+	for i := range 3 {
+		from, last = last, src.commit(1, src.items.event(listeners.Create, "", "", fmt.Sprintf("%d|n|t", i))).Position
+	}
+	checkMirror(t, items, last, map[int64]item{0: {Name: "n", Text: "t"}, 1: {Name: "n", Text: "t"}, 2: {Name: "n", Text: "t"}})
+	var rec listenertest.Recorder
+	subscribe(t, items, &rec, &listeners.SubscribeOptions{From: from})
+	heard, err := rec.WaitEvents(deadline(t), 1)
+	if err != nil || len(heard) != 1 || heard[0].Key != "2" {
+		t.Errorf("from the second transaction on a listener heard %v, %v; want key 2", heard, err)
+	}
+}

@@ -125,7 +125,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 		sizes: newSizes[K](opts.ValueBytes), opened: time.Now(), lives: newLives[K, V](),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
-	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume})
+	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume, Begin: r.beginning})
 	var err error
 	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
@@ -205,8 +205,8 @@ func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().posi
 
 // Close ends the region: first writes, those of listeners too, and a mirror's
 // source; then the subscriptions, as soon as they have handled what was written
-// before. It
-// returns nil when no callback is running any more. If ctx ends before that,
+// before. Who is being told the present state, or has to be told it again, is
+// told it to its end. It returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is
 // free for a new region. [listeners.Subscription.Reason] tells who was subscribed
@@ -246,7 +246,7 @@ func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for _, s := range subs {
-		for s.Lag().Batches > 0 && ctx.Err() == nil {
+		for isBehind(s) && ctx.Err() == nil {
 			select {
 			case <-tick.C:
 			case <-s.Done():
@@ -273,6 +273,12 @@ func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string
 		}
 	}
 	return err
+}
+
+// isBehind reports whether a subscription has something left to hear.
+func isBehind(s *listeners.Subscription) bool {
+	lag := s.Lag()
+	return lag.Joining || lag.Batches > 0
 }
 
 func isClosed(c <-chan struct{}) bool {

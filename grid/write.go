@@ -83,7 +83,8 @@ func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position,
 
 // Update stores what fn makes of the present value and returns the position of
 // the event. Nobody writes in between. If the key is absent, the error is
-// [ErrNotFound] and fn is not called; if fn returns an error or panics, nothing
+// [ErrNotFound] and fn is not called, and so it is if the entry's time is up
+// when fn returns; if fn returns an error or panics, nothing
 // is stored and the error or the panic goes on to the caller.
 //
 // Unless the grid has writers ([Grid.AddWriter]), fn is called at most once, while all other writers of the region wait: it
@@ -128,9 +129,14 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	o.kind, o.next, o.tag = opPut, r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
+	// Not opPut: the entry's time may be up by now.
+	o.kind, o.version = opReplace, before.pos
+	o.next, o.tag = r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
 	r.limit(o.next, 0)
 	r.commitLocked([]*op[K, V]{o})
+	if _, ended := errors.AsType[*VersionError](o.err); ended {
+		return listeners.Position{}, ErrNotFound
+	}
 	return o.pos, o.err
 }
 

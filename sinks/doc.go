@@ -82,7 +82,9 @@
 // them that an in-process listener hears, and a [State] adds those up to the
 // rows that there are.
 //
-// array of names such as "public.seats", it concerns only those.
+// A [Source] does all of that, over what a broker stores: a [listeners.Source] in
+// any process, whose listeners hear the batches that those of the firehose's own
+// source hear. A broker implements [Log]; jetstream.NewSource makes one.
 //
 // # Commands
 //

@@ -42,6 +42,11 @@ func (d *destination) close() error {
 	return errors.Join(errs...)
 }
 
+// subscribeOptions returns what of the events it gets.
+func (d *destination) subscribeOptions(f *runFlags) *listeners.SubscribeOptions {
+	return &listeners.SubscribeOptions{FilterTx: f.where.and(new(whereFlag))}
+}
+
 func closeAll(dests []*destination) error {
 	var errs []error
 	for _, d := range dests {
@@ -107,8 +112,8 @@ func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc
 	d.listener = firehose
 
 	topics := sinks.DatabaseAddress(source.Database()) + ".<schema>.<table>"
-	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Brokers(), topics),
-		"publishing", "kafka", firehose.Brokers(), "topics", topics)
+	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Where(), topics),
+		"publishing", "kafka", firehose.Where(), "topics", topics)
 	return nil
 }
 
@@ -150,8 +155,8 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		option = " --nats-url " + shown
 	}
 	out.say(fmt.Sprintf("events go to %s%s: stream %s, subjects %s\nread them with nats sub '%s'%s   or   rowcall tail%s",
-		shown, where, firehose.Stream(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
-		"publishing", "nats", shown, "stream", firehose.Stream(), "subjects", subjects)
+		shown, where, firehose.Name(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
+		"publishing", "nats", shown, "stream", firehose.Name(), "subjects", subjects)
 	return nil
 }
 

@@ -24,6 +24,7 @@ type runFlags struct {
 	untilCaughtUp bool
 	report        string
 	slot          *slotFlags
+	where         whereFlag
 }
 
 func (a *app) runCommand() *cobra.Command {
@@ -48,6 +49,9 @@ database keep what was not read yet: if you do not come back, drop the slot with
   # All tables of two schemas, to a NATS server of yours:
   rowcall run --database-url postgres://app@localhost/shop --tables 'public.*,sales.*' --nats-url nats://nats:4222
 
+  # Some of the events only, by an expression:
+  rowcall run --database-url postgres://app@localhost/shop --where 'collection == "public.seats" and op == "update" and changed("price")'
+
   # To Kafka, a topic for each table:
   rowcall run --database-url postgres://app@localhost/shop --to kafka://localhost:9092
 
@@ -62,6 +66,7 @@ database keep what was not read yet: if you do not come back, drop the slot with
 	f.source = addSourceFlags(cmd)
 	f.to = newTargets()
 	cmd.Flags().Var(f.to, "to", "where the events go; may be given several times")
+	cmd.Flags().Var(&f.where, "where", whereUsage)
 	f.nats.add(cmd)
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
@@ -113,7 +118,7 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeAll(dests)) }()
 	for _, d := range dests {
-		if d.sub, err = source.Subscribe(d.name, d.listener, nil); err != nil {
+		if d.sub, err = source.Subscribe(d.name, d.listener, d.subscribeOptions(f)); err != nil {
 			return err
 		}
 	}
@@ -184,7 +189,7 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 	}
 	switch failure := errors.Join(failed...); {
 	case failure != nil:
-		return failure
+		return explainWhere(failure)
 	case err != nil:
 		return err
 	case cause == nil || errors.Is(cause, errCaughtUp) || errors.Is(cause, errSubsEnded):

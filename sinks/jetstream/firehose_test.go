@@ -14,10 +14,11 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
-var _ listeners.Durable = (*jetstream.Firehose)(nil)
+var _ listeners.Durable = (*sinks.Firehose)(nil)
 
 func random(t testing.TB, seed uint64) *rand.Rand {
 	t.Helper()
@@ -109,7 +110,7 @@ func TestStoredNeverRunsAhead(t *testing.T) {
 		if said.IsZero() {
 			continue
 		}
-		stream, err := js.Stream(t.Context(), f.Stream())
+		stream, err := js.Stream(t.Context(), f.Name())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,8 +227,8 @@ func TestStaleWriterIsFenced(t *testing.T) {
 	if err == nil {
 		err = stale.Flush(t.Context())
 	}
-	var fenced *jetstream.FencedError
-	if !errors.As(err, &fenced) || fenced.Expected != 5 || fenced.Sequence != 10 || fenced.Position != at(2, 4) {
+	var fenced *sinks.FencedError
+	if !errors.As(err, &fenced) || !strings.Contains(err.Error(), "is 10 (") || !strings.Contains(err.Error(), "not 5;") || fenced.Position != at(2, 4) {
 		t.Fatalf("stale writer: %v, want a FencedError for sequence 10 at %s", err, at(2, 4))
 	}
 	if !strings.Contains(err.Error(), "another writer is on stream CDC_SHOP") {
@@ -272,13 +273,13 @@ func TestForeignMessageIsFenced(t *testing.T) {
 	if err == nil {
 		err = f.Flush(t.Context())
 	}
-	var fenced *jetstream.FencedError
-	if !errors.As(err, &fenced) || fenced.Subject != "cdc.shop.hello" {
+	var fenced *sinks.FencedError
+	if !errors.As(err, &fenced) || !strings.Contains(err.Error(), `"cdc.shop.hello"`) {
 		t.Fatalf("after a foreign message: %v, want a FencedError that names its subject", err)
 	}
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if _, err := tryOpen(t, nc, nil); !errors.As(err, &wrong) || !strings.Contains(err.Error(), `"cdc.shop.hello"`) {
-		t.Errorf("Open behind a foreign message: %v, want a StreamError that names its subject", err)
+		t.Errorf("Open behind a foreign message: %v, want a PlaceError that names its subject", err)
 	}
 	// The remedy that the error names.
 	stream, err := js.Stream(t.Context(), "CDC_SHOP")
@@ -320,7 +321,7 @@ func TestForeignMessageMakesNoGap(t *testing.T) {
 		if err == nil {
 			err = f.Flush(t.Context())
 		}
-		if _, ok := errors.AsType[*jetstream.FencedError](err); !ok {
+		if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
 			t.Fatalf("with a stranger on the stream: %v, want a FencedError", err)
 		}
 		var got []string
@@ -340,7 +341,7 @@ func TestOlderEpochIsRefused(t *testing.T) {
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(9, 1)})
 	old := transaction(10, 1)
 	old.Position.Epoch, old.Events[0].Position.Epoch = epoch-1, epoch-1
-	var older *jetstream.EpochError
+	var older *sinks.EpochError
 	if err := open(t, nc, nil).OnBatch(t.Context(), old); !errors.As(err, &older) {
 		t.Errorf("OnBatch of an older epoch = %v, want an EpochError", err)
 	}
@@ -361,17 +362,14 @@ func TestTooLargeIsNamed(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := f.OnBatch(t.Context(), large)
-	var tooLarge *jetstream.TooLargeError
+	var tooLarge *sinks.TooLargeError
 	if !errors.As(err, &tooLarge) {
 		t.Fatalf("OnBatch of a large row = %v, want a TooLargeError", err)
 	}
 	if tooLarge.Collection != "public.seats" || tooLarge.Key != "4711" || tooLarge.Limit != limit || tooLarge.Size <= limit || tooLarge.Position != at(2, 1) {
 		t.Errorf("TooLargeError = %+v, want public.seats 4711 at %s with more than %d bytes", tooLarge, at(2, 1), limit)
 	}
-	eventually(t, "what comes before it is stored", func() bool { return f.Stored() == at(2, 0) })
-	if got, want := len(contents(t, nc)), 3; got != want {
-		t.Errorf("the stream holds %d messages, want %d", got, want)
-	}
+	eventually(t, "what comes before it is stored", func() bool { return f.Stored() == at(1, 1) && len(contents(t, nc)) == 3 })
 }
 
 func TestTooLargeForTheStreamIsNamed(t *testing.T) {
@@ -394,7 +392,7 @@ func TestTooLargeForTheStreamIsNamed(t *testing.T) {
 	if err == nil {
 		err = f.Flush(t.Context())
 	}
-	var tooLarge *jetstream.TooLargeError
+	var tooLarge *sinks.TooLargeError
 	if !errors.As(err, &tooLarge) || tooLarge.Key != "4711" || tooLarge.Limit != 4000 || tooLarge.Position != at(2, 1) {
 		t.Fatalf("a row larger than max_msg_size: %v, want a TooLargeError for key 4711", err)
 	}

@@ -10,14 +10,15 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 func wantStreamError(t *testing.T, err error, words string) {
 	t.Helper()
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), words) {
-		t.Errorf("got %v, want a StreamError with %q", err, words)
+		t.Errorf("got %v, want a PlaceError with %q", err, words)
 	}
 }
 
@@ -32,10 +33,10 @@ func TestStreamThatIsCreated(t *testing.T) {
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := f.Stream(), "CDC_MY-2DSHOP"; got != want {
+	if got, want := f.Name(), "CDC_MY-2DSHOP"; got != want {
 		t.Errorf("Stream = %q, want %q", got, want)
 	}
-	stream, err := natstest.JetStream(t, s).Stream(t.Context(), f.Stream())
+	stream, err := natstest.JetStream(t, s).Stream(t.Context(), f.Name())
 	if err != nil {
 		t.Fatal(err)
 	}

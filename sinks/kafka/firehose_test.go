@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -122,9 +123,9 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 			if err == nil {
 				err = f.Flush(t.Context())
 			}
-			var refused *kafka.TopicError
-			if !errors.As(err, &refused) || refused.Topic != seatsTopic {
-				t.Fatalf("error = %v, want a TopicError for %s", err, seatsTopic)
+			var refused *sinks.PlaceError
+			if !errors.As(err, &refused) || refused.Place != "topic "+seatsTopic {
+				t.Fatalf("error = %v, want a PlaceError for %s", err, seatsTopic)
 			}
 			select {
 			case <-f.Stalled():
@@ -148,7 +149,7 @@ func TestTheOlderOfTwoWritersIsFenced(t *testing.T) {
 	if err == nil {
 		err = older.Flush(t.Context())
 	}
-	var fenced *kafka.FencedError
+	var fenced *sinks.FencedError
 	if !errors.As(err, &fenced) {
 		t.Errorf("the older one ends with %v, want a FencedError", err)
 	}

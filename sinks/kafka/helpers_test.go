@@ -14,6 +14,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -48,7 +49,7 @@ func random(t testing.TB, seed uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-func open(t testing.TB, c *cluster, opts *kafka.Options) *kafka.Firehose {
+func open(t testing.TB, c *cluster, opts *kafka.Options) *sinks.Firehose {
 	t.Helper()
 	f, err := tryOpen(t, c, opts)
 	if err != nil {
@@ -57,7 +58,7 @@ func open(t testing.TB, c *cluster, opts *kafka.Options) *kafka.Firehose {
 	return f
 }
 
-func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*kafka.Firehose, error) {
+func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*sinks.Firehose, error) {
 	t.Helper()
 	o := kafka.Options{Partitions: partitions}
 	if opts != nil {
@@ -77,7 +78,7 @@ func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*kafka.Firehose, er
 	return f, f.Open(t.Context())
 }
 
-func store(t testing.TB, f *kafka.Firehose, batches []*listeners.Batch) {
+func store(t testing.TB, f *sinks.Firehose, batches []*listeners.Batch) {
 	t.Helper()
 	if err := sinktest.Feed(t.Context(), f, batches); err != nil {
 		t.Fatal(err)

@@ -50,7 +50,7 @@ type Options struct {
 	// max.message.bytes should be a little larger. Default
 	// [DefaultMaxMessageBytes].
 	MaxMessageBytes int
-	// OpenTimeout bounds [Firehose.Open], and the making of a topic later on.
+	// OpenTimeout bounds [sinks.Firehose.Open], and the making of a topic later on.
 	// Default [DefaultOpenTimeout].
 	OpenTimeout time.Duration
 	// Client are further options of the Kafka client, such as a dialer or TLS

@@ -13,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -58,8 +59,8 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	t.Run("nobody there", func(t *testing.T) {
 		c := &cluster{seeds: []string{"127.0.0.1:1"}}
 		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 300 * time.Millisecond})
-		var unreachable *kafka.UnreachableError
-		if !errors.As(err, &unreachable) || unreachable.Brokers != "127.0.0.1:1" {
+		var unreachable *sinks.UnreachableError
+		if !errors.As(err, &unreachable) || unreachable.Servers[0] != "127.0.0.1:1" {
 			t.Errorf("Open = %v, want an UnreachableError", err)
 		}
 	})
@@ -67,7 +68,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		c := run(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "rowcall", "right"))
 		c.seeds[0] = "rowcall:wrong-secret@" + c.seeds[0]
 		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 5 * time.Second})
-		var unreachable *kafka.UnreachableError // the broker hangs up
+		var unreachable *sinks.UnreachableError // the broker hangs up
 		if !errors.As(err, &unreachable) || strings.Contains(err.Error(), "wrong-secret") {
 			t.Errorf("Open = %v, want an UnreachableError without the password", err)
 		}
@@ -111,9 +112,9 @@ func produce(t *testing.T, c *cluster, r *kgo.Record) {
 
 func wantTopicError(t *testing.T, err error, want string) {
 	t.Helper()
-	var refused *kafka.TopicError
+	var refused *sinks.PlaceError
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
-		t.Errorf("error = %v, want a TopicError with %q", err, want)
+		t.Errorf("error = %v, want a PlaceError with %q", err, want)
 	}
 }
 
@@ -128,7 +129,7 @@ func TestEventsThatDoNotBelongAreRefused(t *testing.T) {
 		b := sinktest.Transaction(1000, 1)
 		b.Events[0].After = sinktest.Wide(5, 20_000)
 		err := f.OnBatch(t.Context(), b)
-		var large *kafka.TooLargeError
+		var large *sinks.TooLargeError
 		if !errors.As(err, &large) || large.Key != "5" || large.Limit != 10_000 || large.Size < 20_000 {
 			t.Errorf("OnBatch = %v, want a TooLargeError", err)
 		}
@@ -141,8 +142,8 @@ func TestEventsThatDoNotBelongAreRefused(t *testing.T) {
 		b := sinktest.Transaction(1000, 1)
 		b.Position.Epoch, b.Events[0].Position.Epoch = sinktest.Epoch-1, sinktest.Epoch-1
 		err := f.OnBatch(t.Context(), b)
-		var older *kafka.EpochError
-		if !errors.As(err, &older) || older.Topic != seatsTopic {
+		var older *sinks.EpochError
+		if !errors.As(err, &older) || older.Place != "topic "+seatsTopic {
 			t.Errorf("OnBatch = %v, want an EpochError", err)
 		}
 	})

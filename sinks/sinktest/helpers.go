@@ -14,8 +14,8 @@ import (
 // fleet is the queue of all tests.
 const fleet = "fleet"
 
-// defaultPatience is how long a test waits for something to happen.
-const defaultPatience = 30 * time.Second
+// patience is how long a test waits for something to happen.
+const patience = time.Minute
 
 // A bench is what a test of commands works with.
 type bench struct {
@@ -27,7 +27,7 @@ func (b *bench) patience() time.Duration {
 	if b.server.Patience > 0 {
 		return b.server.Patience
 	}
-	return defaultPatience
+	return patience
 }
 
 func (b *bench) commands(client *CommandClient, opts *sinks.CommandsOptions) *sinks.Commands {

@@ -28,7 +28,7 @@ type CommandServer struct {
 	// MaxMessage is a size in bytes that no message may have.
 	MaxMessage int
 	// Patience is how long a test waits for something to happen, for brokers
-	// that take long to restart. Default 30s.
+	// that take long to restart. Default: a minute.
 	Patience time.Duration
 	// NoMemory says that the broker stores again what is sent again. Where a
 	// command is to arrive once all the same, the tests then serve with an

@@ -11,6 +11,8 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 const (
@@ -29,7 +31,7 @@ const (
 
 // A cursor reads a stream, without a gap and without a twin, over as many
 // consumers and connections as it takes. It knows nothing of what the messages
-// mean. One goroutine at a time.
+// mean.
 type cursor struct {
 	nc     *nats.Conn
 	js     natsjs.JetStream
@@ -38,6 +40,19 @@ type cursor struct {
 
 	next    uint64    // the sequence of the next message
 	created time.Time // of the stream that is read
+	tip     uint64    // the last sequence when the cursor was made
+
+	consumer *consumer // nil while there is none
+	retry    *backoff.ExponentialBackOff
+	list     []arrival
+	messages []sinks.LogMessage // of list
+}
+
+var _ sinks.LogReader = (*cursor)(nil)
+
+func newRetry() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 }
 
 // An arrival is a message with its place.
@@ -45,146 +60,161 @@ type arrival struct {
 	msg     natsjs.Msg
 	seq     uint64
 	pending uint64 // messages behind it when it was sent
-	stored  time.Time
 }
 
-// errStop ends follow without an error.
-var errStop = errors.New("stop")
+// A consumer is one of the server, and who receives from it.
+type consumer struct {
+	name     string
+	ctx      context.Context //nolint:containedctx // ends when the consumer is of no more use; its cause says why
+	stop     context.CancelCauseFunc
+	messages natsjs.MessagesContext
+	arrivals chan arrival
+	wg       sync.WaitGroup
+}
 
-// follow calls burst with the messages from c.next on, until that returns an
-// error. errStop ends it with nil. It is called without messages when there are
-// none yet. The messages of a burst are those next in the stream: apart from
-// messages that somebody deleted, none is missing. If the stream's limits, a
-// purge or its deletion took what was to be read, follow returns a
-// [HistoryError], and burst has not seen anything behind the hole.
-func (c *cursor) follow(ctx context.Context, burst func([]arrival) error) error {
-	retry := backoff.NewExponentialBackOff(
-		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
+// Next implements [sinks.LogReader]. Apart from messages that somebody deleted,
+// none is missing. If the stream's limits, a purge or its deletion took what was
+// to be read, it returns a [sinks.HistoryError], and nothing from behind the hole.
+func (c *cursor) Next(ctx context.Context) ([]sinks.LogMessage, error) {
+	clear(c.list)
+	clear(c.messages)
 	for {
-		began := c.next
-		err := c.consume(ctx, burst)
-		var lost *HistoryError
-		var wrong *StreamError
-		var own *burstError
+		list, err := c.try(ctx)
 		switch {
-		case errors.Is(err, errStop):
-			return nil
-		case errors.As(err, &own):
-			return own.err
+		case err == nil && len(list) > 0:
+			c.retry.Reset()
+			return list, nil
+		case err == nil:
+			return nil, nil
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
-		case errors.As(err, &lost), errors.As(err, &wrong), errors.Is(err, nats.ErrConnectionClosed):
-			return err
+			return nil, context.Cause(ctx)
+		}
+		c.Close()
+		var lost *sinks.HistoryError
+		var wrong *sinks.PlaceError
+		if errors.As(err, &lost) || errors.As(err, &wrong) || errors.Is(err, nats.ErrConnectionClosed) {
+			return nil, err
 		}
 		c.log.DebugContext(ctx, "reading interrupted", "stream", c.stream, "next", c.next, "error", err)
-		if c.next != began {
-			retry.Reset()
-		}
-		wait := time.NewTimer(retry.NextBackOff())
+		wait := time.NewTimer(c.retry.NextBackOff())
 		select {
 		case <-wait.C:
 		case <-ctx.Done():
 			wait.Stop()
-			return context.Cause(ctx)
+			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// A burstError is an error of who reads, as opposed to one of reading.
-type burstError struct{ err error }
-
-func (e *burstError) Error() string { return e.err.Error() }
-func (e *burstError) Unwrap() error { return e.err }
-
-// consume reads with one consumer, until something goes wrong.
-func (c *cursor) consume(ctx context.Context, burst func([]arrival) error) error {
-	if err := c.check(ctx, c.next); err != nil {
-		return err
+// try reads with the consumer that there is, or a new one.
+func (c *cursor) try(ctx context.Context) ([]sinks.LogMessage, error) {
+	if c.consumer == nil {
+		left, err := c.consume(ctx)
+		if err != nil || left == 0 {
+			return nil, err
+		}
 	}
-	var consumer natsjs.Consumer
+	if err := c.gather(ctx, c.consumer); err != nil {
+		return nil, err
+	}
+	if hole, ok := c.hole(c.list); ok {
+		if err := c.check(ctx, hole); err != nil {
+			return nil, err
+		}
+	}
+	c.messages = c.messages[:0]
+	for i := range c.list {
+		a := &c.list[i]
+		h := a.msg.Headers()
+		address := a.msg.Subject()
+		if plain := h.Get(headerAddress); plain != "" {
+			address = plain // of an entry of a bucket
+		}
+		c.messages = append(c.messages, sinks.LogMessage{
+			Place: a.seq, Address: address, Attribute: attributes(h), Body: a.msg.Data(),
+			Tip: a.seq >= c.tip || a.pending == 0,
+		})
+	}
+	c.next = c.list[len(c.list)-1].seq + 1
+	return c.messages, nil
+}
+
+// consume begins a consumer, and returns how many messages it is to send that are
+// stored already.
+func (c *cursor) consume(ctx context.Context) (uint64, error) {
+	if err := c.check(ctx, c.next); err != nil {
+		return 0, err
+	}
+	var made natsjs.Consumer
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
-		consumer, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
+		made, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
 			DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: max(c.next, 1),
 			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
 		})
 		return err
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
-	name := consumer.CachedInfo().Name
-	messages, err := consumer.Messages(natsjs.PullMaxMessages(2*burstMessages),
+	info := made.CachedInfo()
+	messages, err := made.Messages(natsjs.PullMaxMessages(2*burstMessages),
 		natsjs.PullExpiry(10*time.Second), natsjs.PullHeartbeat(time.Second), natsjs.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
-		return err
+		return 0, err
 	}
-	inner, stop := context.WithCancelCause(ctx)
-	var wg sync.WaitGroup
-	arrivals := make(chan arrival, burstMessages)
-	wg.Go(func() { stop(c.receive(inner, messages, arrivals)) })
-	wg.Go(func() { c.watch(inner, stop) })
-	defer func() {
-		stop(nil)
-		messages.Stop()
-		wg.Wait()
-		c.forget(ctx, name)
-	}()
-	if consumer.CachedInfo().NumPending == 0 {
-		if err := call(burst, nil); err != nil {
-			return err
-		}
-	}
-	return c.handle(inner, arrivals, burst)
+	r := &consumer{name: info.Name, messages: messages, arrivals: make(chan arrival, burstMessages)}
+	r.ctx, r.stop = context.WithCancelCause(context.WithoutCancel(ctx))
+	r.wg.Go(func() { r.stop(receive(r)) })
+	r.wg.Go(func() { c.watch(r.ctx, r.stop) })
+	c.consumer = r
+	return info.NumPending, nil
 }
 
-func call(burst func([]arrival) error, list []arrival) error {
-	err := burst(list)
-	if err != nil && !errors.Is(err, errStop) {
-		return &burstError{err}
+// Close implements [sinks.LogReader].
+func (c *cursor) Close() {
+	r := c.consumer
+	if r == nil {
+		return
 	}
-	return err
+	c.consumer = nil
+	r.stop(nil)
+	r.messages.Stop()
+	r.wg.Wait()
+	c.forget(context.WithoutCancel(r.ctx), r.name)
 }
 
-// handle takes what has arrived in bursts.
-func (c *cursor) handle(ctx context.Context, arrivals <-chan arrival, burst func([]arrival) error) error {
-	list := make([]arrival, 0, burstMessages)
+// Describe implements [sinks.LogReader].
+func (c *cursor) Describe(place uint64) string { return fmt.Sprintf("sequence %d", place) }
+
+// gather waits for messages, and takes what has arrived into c.list.
+func (c *cursor) gather(ctx context.Context, r *consumer) error {
+	c.list = c.list[:0]
 	quiet := time.NewTimer(idleCheck)
 	defer quiet.Stop()
-	for {
-		list = list[:0]
+	for len(c.list) == 0 {
 		select {
-		case a := <-arrivals:
-			list = append(list, a)
+		case a := <-r.arrivals:
+			c.list = append(c.list, a)
 		case <-quiet.C:
 			if err := c.check(ctx, c.next); err != nil {
 				return err
 			}
 			quiet.Reset(idleCheck)
-			continue
+		case <-r.ctx.Done():
+			return context.Cause(r.ctx)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-	drain:
-		for len(list) < burstMessages {
-			select {
-			case a := <-arrivals:
-				list = append(list, a)
-			default:
-				break drain
-			}
-		}
-		if hole, ok := c.hole(list); ok {
-			if err := c.check(ctx, hole); err != nil {
-				return err
-			}
-		}
-		if err := call(burst, list); err != nil {
-			return err
-		}
-		c.next = list[len(list)-1].seq + 1
-		clear(list)
-		quiet.Reset(idleCheck)
 	}
+	for len(c.list) < burstMessages {
+		select {
+		case a := <-r.arrivals:
+			c.list = append(c.list, a)
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
 // hole returns the last sequence that is missing in a burst. If the stream
@@ -204,9 +234,9 @@ func (c *cursor) hole(list []arrival) (uint64, bool) {
 }
 
 // receive passes on what the server sends, and returns why it stopped.
-func (c *cursor) receive(ctx context.Context, messages natsjs.MessagesContext, arrivals chan<- arrival) error {
+func receive(r *consumer) error {
 	for last := uint64(0); ; last++ {
-		m, err := messages.Next(natsjs.NextContext(ctx))
+		m, err := r.messages.Next(natsjs.NextContext(r.ctx))
 		if err != nil {
 			return err
 		}
@@ -218,9 +248,9 @@ func (c *cursor) receive(ctx context.Context, messages natsjs.MessagesContext, a
 			return fmt.Errorf("delivery %d came after %d", meta.Sequence.Consumer, last)
 		}
 		select {
-		case arrivals <- arrival{msg: m, seq: meta.Sequence.Stream, pending: meta.NumPending, stored: meta.Timestamp}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
+		case r.arrivals <- arrival{msg: m, seq: meta.Sequence.Stream, pending: meta.NumPending}:
+		case <-r.ctx.Done():
+			return context.Cause(r.ctx)
 		}
 	}
 }
@@ -247,14 +277,14 @@ func (c *cursor) forget(ctx context.Context, consumer string) {
 	_ = c.js.DeleteConsumer(ctx, c.stream, consumer) // see above
 }
 
-// check reports with a [HistoryError] that the stream does not hold the
+// check reports with a [sinks.HistoryError] that the stream does not hold the
 // message with a sequence any more, or is another one.
 func (c *cursor) check(ctx context.Context, seq uint64) error {
 	info, err := c.info(ctx)
 	if err != nil {
 		return err
 	}
-	lost := &HistoryError{Stream: c.stream, Wanted: seq, First: info.State.FirstSeq, Last: info.State.LastSeq}
+	lost := (&streamLog{stream: c.stream}).lost(info, max(seq, 1))
 	if c.created.IsZero() {
 		c.created = info.Created
 	}
@@ -300,7 +330,7 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(limited)
 		cancel()
-		var lost *HistoryError
+		var lost *sinks.HistoryError
 		switch {
 		case err == nil:
 			return nil
@@ -311,16 +341,16 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 		case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining), errors.Is(err, nats.ErrPermissionViolation):
 			return fmt.Errorf("stream %s: %w", c.stream, err)
 		case errors.Is(err, natsjs.ErrJetStreamNotEnabled), errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
-			return &StreamError{Stream: c.stream, Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
+			return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no JetStream on this server or in this account; enable it"}
 		case errors.Is(err, natsjs.ErrStreamNotFound):
 			if c.created.IsZero() {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "there is no such stream; start its writer first, or see whether the name is right"}
 			}
 			if missing.IsZero() {
 				missing = time.Now()
 			}
 			if time.Since(missing) > goneAfter {
-				return &StreamError{Stream: c.stream, Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
 			}
 		}
 		c.log.DebugContext(ctx, "the server does not answer yet", "stream", c.stream, "error", err)

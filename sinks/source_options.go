@@ -1,31 +1,31 @@
-package jetstream
+package sinks
 
 import (
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/rowcall/rowcall/listeners"
-	"github.com/rowcall/rowcall/sinks"
 )
 
-// A Start is a place in a stream. At most one field is used, the first that is
-// set, in this order. The zero Start is the end of the stream: from now on.
+// A Start is a place in a log. At most one field is used, the first that is
+// set, in this order. The zero Start is the end of the log: from now on.
 type Start struct {
 	// After is the position before the first event wanted, such as one that a
-	// listener has stored. What it names must be in the stream still, or the
+	// listener has stored. What it names must be in the log still, or the
 	// reader begins with a Reset and the present state.
 	After listeners.Position
-	// Sequence is the first stream sequence wanted. It must be in the stream
-	// still, as After's.
+	// Sequence is the number of the first message wanted, where the broker
+	// numbers all messages of a log, as JetStream does; others refuse it. The
+	// message must be in the log still, as After's.
 	Sequence uint64
-	// Time is when the server had stored the first message wanted.
+	// Time is when the broker had stored the first message wanted.
 	Time time.Time
-	// Oldest asks for all that the stream holds.
+	// Oldest asks for all that the log holds.
 	Oldest bool
 }
 
-func (s Start) isNow() bool { return s == Start{} }
+// IsNow reports whether nothing is set.
+func (s Start) IsNow() bool { return s == Start{} }
 
 // SourceOptions set up a [Source]. Nil and zero mean the defaults.
 type SourceOptions struct {
@@ -33,21 +33,22 @@ type SourceOptions struct {
 	// those that ask for [listeners.SubscribeOptions].Current: they are told the
 	// present state first. Default: from now on.
 	Start Start
-	// UntilTip makes Run return when everything is handled that the stream held
+	// UntilTip makes Run return when everything is handled that the log held
 	// when it began. Default: Run goes on.
 	UntilTip bool
 	// Collections limits the source to these, each written as
 	// [listeners.Schema.Collection] returns it, for all subscriptions together.
-	// The whole stream is read all the same. Default: all.
+	// The whole log is read all the same. Default: all.
 	Collections []string
 	// MaxBytes is how much may be read and not yet handled by every
 	// subscription, in estimated bytes. Then reading waits. Default
 	// [listeners.DefaultFeedBytes].
 	MaxBytes int64
 	// MaxTxBytes is how much of one transaction is held before it arrives in
-	// parts. Default [sinks.DefaultMaxTxBytes].
+	// parts. Default [DefaultMaxTxBytes].
 	MaxTxBytes int
-	// StopTimeout is how long Run waits for listeners at its end. Default 10s.
+	// StopTimeout is how long Run waits for listeners at its end. Default
+	// [DefaultStopTimeout].
 	StopTimeout time.Duration
 	// Logger hears of interruptions, of resets, and of messages that are no
 	// events. Default: none.
@@ -63,7 +64,7 @@ func (o *SourceOptions) withDefaults() SourceOptions {
 		c = *o
 	}
 	if c.MaxTxBytes == 0 {
-		c.MaxTxBytes = sinks.DefaultMaxTxBytes
+		c.MaxTxBytes = DefaultMaxTxBytes
 	}
 	if c.StopTimeout == 0 {
 		c.StopTimeout = DefaultStopTimeout
@@ -74,11 +75,8 @@ func (o *SourceOptions) withDefaults() SourceOptions {
 	return c
 }
 
-func (o *SourceOptions) validate(stream string) []string {
+func (o *SourceOptions) validate() []string {
 	var faults []string
-	if stream == "" || strings.ContainsAny(stream, " .*>/\\\t\r\n") {
-		faults = append(faults, "the stream must have a name without spaces, dots, wildcards or slashes")
-	}
 	if o.MaxBytes < 0 || o.MaxTxBytes < 0 || o.StopTimeout < 0 {
 		faults = append(faults, "MaxBytes, MaxTxBytes and StopTimeout must not be negative")
 	}
