@@ -117,7 +117,7 @@ func NewConnector(serverURL string, opts *ConnectOptions) (*Connector, error) {
 		faults = append(faults, fmt.Errorf("the URL's scheme is %q, want amqp or amqps", u.Scheme))
 	}
 	if o.Timeout < 0 || o.Heartbeat < time.Second {
-		faults = append(faults, fmt.Errorf("Timeout %s must not be negative, nor Heartbeat %s less than a second", o.Timeout, o.Heartbeat))
+		faults = append(faults, fmt.Errorf("the Timeout %s must not be negative, nor the Heartbeat %s less than a second", o.Timeout, o.Heartbeat))
 	}
 	c := &Connector{
 		url: serverURL, opts: o,
