@@ -214,7 +214,7 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 			exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 		}
 		pgtest.Eventually(t, 20*time.Second, func() error {
-			if got, want := len(keys(&rec)), 10+min(round, 1); got < want {
+			if got, want := len(keys(&rec)), 10+min(round, 1); got < want || sub.Lag().Batches > 0 {
 				return fmt.Errorf("%d of %d rows have arrived", got, want)
 			}
 			return nil
@@ -234,4 +234,85 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 		all = append(all, keys(&rec)...)
 	}
 	wantSequence(t, all, 43)
+}
+
+// Somebody who leaves before anything has come has begun all the same.
+func TestNameThatLeavesBeforeAnythingCameMissesNothing(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
+	store := listeners.NewFilePositions(t.TempDir())
+	opts := &cdc.Options{StateDir: t.TempDir(), Snapshot: cdc.SnapshotNever, HistoryBytes: 1 << 20}
+	named := &listeners.SubscribeOptions{Positions: store, Ephemeral: true}
+	var held, rec listenertest.Recorder
+	var hold, sub *listeners.Subscription
+	src := run(t, url, opts, func(src *cdc.Source) {
+		attend(t, &held, &hold, nil)(src)
+		var err error
+		if sub, err = src.Subscribe("named", new(listenertest.Recorder), named); err != nil {
+			t.Fatal(err)
+		}
+	})
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		if saved, err := sub.Saved(); saved.IsZero() || err != nil {
+			return fmt.Errorf("saved %s, %w", saved, err)
+		}
+		return nil
+	})
+	if err := sub.CloseWait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "INSERT INTO seats SELECT FROM generate_series(1, 3)")
+	src.caughtUp()
+	sub, err := src.Subscribe("named", &rec, named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.caughtUp()
+	if err := sub.CloseWait(t.Context()); err != nil || sub.Err() != nil {
+		t.Fatal(err, sub.Err())
+	}
+	wantSequence(t, keys(&rec), 3)
+	src.stop()
+}
+
+// The slot does not wait for a name that was closed. What it has passed
+// meanwhile is said to be gone, not left out.
+func TestNameThatLeftBeforeAnythingCameIsToldOfAGap(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
+	store := listeners.NewFilePositions(t.TempDir())
+	opts := &cdc.Options{StateDir: t.TempDir(), Snapshot: cdc.SnapshotNever}
+	named := &listeners.SubscribeOptions{Positions: store}
+	var sub, hold *listeners.Subscription
+	var rec listenertest.Recorder
+	idle := func() {
+		t.Helper()
+		src := run(t, url, opts, attend(t, &rec, &sub, named))
+		src.caughtUp()
+		exec(t, conn, "CHECKPOINT", "SELECT pg_logical_emit_message(false, 'x', 'y')") // the slot moves over it
+		src.caughtUp()
+		src.stop()
+	}
+	idle()
+	began, _ := sub.Saved()
+	idle() // goes on, with nothing in between
+	if again, _ := sub.Saved(); began.IsZero() || again != began || len(rec.Batches()) != 0 {
+		t.Fatalf("saved %s, then %s, and heard %d batches; want one position and nothing", began, again, len(rec.Batches()))
+	}
+	exec(t, conn, "INSERT INTO seats DEFAULT VALUES") // while nobody runs
+	src := run(t, url, opts, attend(t, new(listenertest.Recorder), &hold, nil))
+	src.caughtUp()
+	src.stop()
+	src = run(t, url, opts, func(src *cdc.Source) {
+		attend(t, new(listenertest.Recorder), &hold, nil)(src)
+		attend(t, &rec, &sub, named)(src)
+	})
+	<-sub.Done()
+	if gone, is := errors.AsType[*listeners.HistoryError](sub.Err()); !is || gone.Asked != began {
+		t.Errorf("Err() = %v, want a HistoryError from %s", sub.Err(), began)
+	}
+	sub.Close()
+	src.stop()
 }

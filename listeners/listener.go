@@ -94,6 +94,10 @@ type SubscribeOptions struct {
 	// after an orderly end none, except the parts of a transaction or snapshot
 	// that was not told to its end: that comes again as a whole.
 	//
+	// A name that is new, without Current, stores at once where it begins, so that
+	// nothing is missed even if it leaves before anything came; but not in a
+	// source that begins with the present state, until it has told that.
+	//
 	// A source that keeps what is not handled (Postgres) goes by what is stored.
 	// A name is that of one subscription and one source. What happens if two use it at a
 	// time is the store's matter, see [PositionStore].

@@ -37,8 +37,11 @@ func (s *Subscription) end() {
 		err = nil
 	}
 	// Before the last position is stored: what workers handle until they end
-	// is part of it.
-	s.cancel(ErrClosed)
+	// is part of it. Who waits meanwhile gets the reason of the end.
+	if err == nil {
+		s.cancel(ErrClosed)
+	}
+	s.cancel(err)
 	if s.relay != nil {
 		s.relay.stop()
 	}

@@ -155,6 +155,11 @@ type Lag struct {
 	Bytes   int64         // their size, as [Batch.Size] counts; after they were merged, what is left of it
 	Age     time.Duration // since the commit of the oldest of them; 0 if there is none
 
+	// Joining says that it is not known yet where the subscription goes on, or
+	// that the present state is being told, at first or again. Batches are then
+	// only those that came since.
+	Joining bool
+
 	// Parked batches are not among those; see [Subscription.Parked].
 	Parked      int
 	ParkedBytes int64         // their size, as [Batch.Size] counts
@@ -163,11 +168,27 @@ type Lag struct {
 
 // Lag returns how far the listener is behind at this moment.
 func (s *Subscription) Lag() Lag {
+	joining := s.isJoining() // first: a look at the backlog may come too late for it
 	l := s.lagOfFeed()
+	l.Joining = joining
 	if s.relay != nil {
 		s.relay.addTo(&l)
 	}
 	return l
+}
+
+func (s *Subscription) isJoining() bool {
+	if s.place != nil {
+		s.feed.mu.Lock()
+		joining := s.place.joining
+		s.feed.mu.Unlock()
+		if joining {
+			return true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joining
 }
 
 func (s *Subscription) lagOfFeed() Lag {
