@@ -39,10 +39,13 @@ type Source struct {
 	decoder *Decoder
 	wanted  func(*listeners.Event) bool // nil for all
 
-	ready chan struct{} // closed when Run knows where it begins
-	ended chan struct{} // closed when Run returns
+	ready chan struct{}      // closed when Run knows where it begins
+	begin listeners.Position // of the message before that, zero if there is none; set before ready
+	ended chan struct{}      // closed when Run returns
 	begun atomic.Bool
 	read  atomic.Uint64 // the place up to which all was handed on
+
+	replaying atomic.Int64 // subscriptions that are told what came behind a position
 
 	mu     sync.Mutex
 	subs   []*listeners.Subscription
@@ -64,9 +67,9 @@ func NewSource(log Log, opts *SourceOptions) (*Source, error) {
 	}
 	s := &Source{
 		log: log, opts: o, decoder: NewDecoder(),
-		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: o.MaxBytes}),
 		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
+	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: o.MaxBytes, Begin: s.beginsAt, Replay: s.replay})
 	if len(o.Collections) > 0 {
 		s.wanted = in(o.Collections)
 	}
@@ -85,9 +88,13 @@ func in(collections []string) func(*listeners.Event) bool {
 }
 
 // Subscribe implements [listeners.Source], before Run or during it. A
-// subscription with Current is told the state when Run has begun. Nothing is
-// kept for a subscription after the process has ended: who wants to go on there
-// stores positions and sets [SourceOptions].Start.
+// subscription with Current is told the state when Run has begun.
+//
+// A subscription with [listeners.SubscribeOptions].From or Positions goes on
+// where it was, whatever [SourceOptions].Start says and whenever it comes: what
+// the source does not have in memory it reads again from the log, for this
+// subscription alone. What the log does not have ends the subscription with a
+// [listeners.HistoryError], or begins it anew if it asks for Current.
 func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,7 +171,7 @@ func (s *Source) settle(ctx context.Context) {
 		if sub.Wait(ctx, listeners.Position{}) != nil { // told the state, if it asked
 			continue // it has ended, or ctx has
 		}
-		for sub.Lag().Batches > 0 && ctx.Err() == nil && !isClosed(sub.Done()) {
+		for (sub.Lag().Batches > 0 || s.replaying.Load() > 0) && ctx.Err() == nil && !isClosed(sub.Done()) {
 			select {
 			case <-tick.C:
 			case <-sub.Done():
