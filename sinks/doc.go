@@ -85,7 +85,8 @@
 //
 // A [Source] does all of that, over what a broker stores: a [listeners.Source] in
 // any process, whose listeners hear the batches that those of the firehose's own
-// source hear. A broker implements [Log]; jetstream.NewSource makes one.
+// source hear. A broker implements [Log]; jetstream.NewSource and kafka.NewSource
+// make one.
 //
 // # Groups
 //

@@ -11,6 +11,8 @@
 // every partition of every topic that it concerns, since a reader of one
 // partition would not hear of it otherwise.
 //
+// [NewSource] reads all topics of a database back, in any process.
+//
 // # What is promised
 //
 // Order: the records of one partition are in the order of the source, and so
@@ -58,4 +60,25 @@
 //
 // A partition whose retention has removed every record has lost its writer's
 // place: after a restart the firehose stores again what its source sends again.
+//
+// # Reading
+//
+// The source of [NewSource] hands its listeners the batches that listeners of the
+// database itself hear, see [sinks.Source]: transactions whole, over all topics,
+// in commit order, none missing and none twice, whatever happens to connections,
+// brokers, leaders and writers. It reads what is committed, and tells a
+// transaction when it is sure that nothing before it is still to come, which
+// takes two questions to the brokers and no record in the partitions that
+// nobody writes. Each process that reads hears everything: for sharing the work there
+// are consumer groups, which promise the order of a key alone.
+//
+// A topic that was deleted, or that retention took unread records from, is noticed:
+// then a reset and the present state follow, if the topics hold it, and otherwise
+// Run returns a [sinks.HistoryError].
+//
+// Without Kafka transactions ([Options].NoTransactions) there is no order over
+// partitions that anybody could find again, since a lot whose writer is killed
+// is completed after what comes later was read elsewhere. A source refuses such
+// records with a [TopicError]. What holds then is the order in each partition, so that
+// of each key, for readers of partitions.
 package kafka
