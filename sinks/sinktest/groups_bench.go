@@ -78,8 +78,7 @@ func (l lossTeller) Join(ctx context.Context, m *sinks.GroupMember) error {
 	c := *m
 	c.Own = func(held context.Context, claim sinks.GroupClaim) error {
 		stop := context.AfterFunc(held, func() {
-			var lost *sinks.GroupLostError
-			if errors.As(context.Cause(held), &lost) {
+			if _, lost := errors.AsType[*sinks.GroupLostError](context.Cause(held)); lost {
 				l.tally.lost(l.member, claim.Partition())
 			}
 		})
