@@ -48,6 +48,7 @@
 //	txid             the number of the transaction, decimal; absent in a snapshot
 //	txend            true on the last event of a transaction or snapshot, otherwise absent
 //	cause            why it happened (expire, evict, clear, snapshot, …); absent if somebody wrote
+//	dataref          where the body is, if it was too large for the place, see [TooLargePark]; otherwise absent
 //	datacontenttype  application/json
 //
 // The id is the same each time the same change is read, so a reader that
