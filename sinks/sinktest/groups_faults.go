@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/rowcall/rowcall/listeners"
@@ -316,4 +317,27 @@ func groupRandom(b *groupBench) {
 		}
 	}
 	b.Logf("%d events were handled twice", b.tally.doubled())
+}
+
+// GroupUnderLoad runs two members while events are stored, does some harm in the midst of
+// it, and checks that they have handled everything, each key in order.
+func GroupUnderLoad(t testing.TB, server GroupServer, harm func()) {
+	t.Helper()
+	b := newGroupBench(t, server)
+	o := shortOptions()
+	o.Lease = 3 * shortLease // an election takes a while
+	members := []*groupMember{b.join("a", o, nothing), b.join("b", o, nothing)}
+	for i := range 20 {
+		b.store(50)
+		if i == 10 {
+			harm()
+		}
+	}
+	b.settled()
+	b.check()
+	for _, m := range members {
+		if err := m.end(); err != nil {
+			b.Errorf("Run = %v, want nil", err)
+		}
+	}
 }
