@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -180,6 +181,54 @@ func groupStale(b *groupBench) {
 		if err := m.end(); err != nil {
 			b.Errorf("Run = %v, want nil", err)
 		}
+	}
+}
+
+// Others wait for a member that is slow to give up a partition, for longer than
+// a lease, and lose nothing by that.
+func groupSlowDrain(b *groupBench) {
+	if !b.server.SlowDrains {
+		b.Skip("this server gives up members that wait for others")
+	}
+	var hold atomic.Bool
+	release, held := make(chan struct{}), make(chan struct{}, 100)
+	o := shortOptions()
+	o.DrainTimeout = patience
+	slow := b.join("slow", o, listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
+		if !hold.Load() {
+			return nil
+		}
+		held <- struct{}{}
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}))
+	members := []*groupMember{slow, b.join("quick", o, nothing)}
+	fair := func() error {
+		counts, err := b.owners(members...)
+		if err == nil && slices.Max(counts)-slices.Min(counts) > 1 {
+			err = fmt.Errorf("members have %v partitions", counts)
+		}
+		return err
+	}
+	b.eventually("two fair shares", fair)
+	hold.Store(true)
+	b.store(100)
+	<-held
+	members = append(members, b.join("late", o, nothing))
+	pause := time.NewTimer(2*shortLease + shortLease/2)
+	<-pause.C
+	hold.Store(false)
+	close(release)
+	b.eventually("three fair shares", fair)
+	b.store(100)
+	b.settled()
+	b.check()
+	if n := b.tally.losses(); n > 0 {
+		b.Errorf("%d partitions were lost while members waited", n)
 	}
 }
 
