@@ -1,12 +1,9 @@
 package kafka_test
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,31 +18,6 @@ import (
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
-
-// A wire can be cut.
-type wire struct {
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	if err == nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.conns = append(w.conns, conn)
-	}
-	return conn, err
-}
-
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
-		_ = c.Close()
-	}
-	w.conns = nil
-}
 
 // wholeTransactions checks that a listener was told what follows a first batch,
 // each transaction whole, in order, and once. Live comes wherever the tip was.
