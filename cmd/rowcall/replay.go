@@ -168,12 +168,14 @@ func (a *app) pump(parent context.Context, f *replayFlags, source *replaySource,
 			select {
 			case <-d.gone:
 				cancel(errReaderGone)
+			case <-d.sub.Done():
+				cancel(errSubsEnded) // a source runs on without its subscriptions
 			case <-ctx.Done():
 			}
 		})
 	}
 	err := source.Run(ctx)
-	ranOut := context.Cause(ctx) == nil
+	ranOut := context.Cause(ctx) == nil || errors.Is(context.Cause(ctx), errSubsEnded)
 	cancel(nil)
 	watchers.Wait()
 	stop()
