@@ -81,7 +81,10 @@ type writer struct {
 	wg   sync.WaitGroup
 }
 
-var _ sinks.FirehoseParker = (*writer)(nil)
+var (
+	_ sinks.FirehoseParker = (*writer)(nil)
+	_ sinks.FirehoseReader = (*writer)(nil)
+)
 
 func (w *writer) Name() string { return w.opts.Stream }
 
@@ -90,6 +93,10 @@ func (w *writer) Where() string {
 		return s
 	}
 	return "NATS"
+}
+
+func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return NewSource(w.nc, w.opts.Stream, opts)
 }
 
 // Open waits for each answer as long as Options.AckTimeout.
