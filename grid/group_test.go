@@ -299,8 +299,12 @@ func TestGroupTellsATransactionAsOneBatchInTheOrderOfTheSource(t *testing.T) {
 			t.Errorf("%s heard %q at %s of %+v; want %q of %+v", name, got, last.Position, last.Tx, tc.want, b.Tx)
 		}
 	}
+	told, err := early.Wait(deadline(t), func(b []listenertest.Batch) bool { return len(b) >= 5 })
+	if err != nil {
+		t.Fatal(err)
+	}
 	var kinds []listeners.Kind
-	for _, b := range early.Batches() {
+	for _, b := range told {
 		kinds = append(kinds, b.Kind)
 	}
 	want := []listeners.Kind{listeners.Reset, listeners.Snapshot, listeners.Snapshot, listeners.Live, listeners.Changes}

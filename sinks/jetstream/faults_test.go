@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -23,15 +24,16 @@ import (
 // A wire is a dialer whose connections lose acknowledgements and break on
 // demand.
 type wire struct {
-	lose atomic.Int64 // acknowledgements still to be lost
-	dead atomic.Bool  // nothing goes through any more
+	stream string       // whose acknowledgements get lost; "" for CDC_SHOP
+	lose   atomic.Int64 // acknowledgements still to be lost
+	away   atomic.Bool  // there is no new connection
 
 	mu   sync.Mutex
 	open net.Conn
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
-	if w.dead.Load() {
+	if w.away.Load() {
 		return nil, net.ErrClosed
 	}
 	conn, err := net.DialTimeout(network, address, time.Second)
@@ -53,7 +55,7 @@ func (w *wire) cut() {
 }
 
 func (w *wire) kill() {
-	w.dead.Store(true)
+	w.away.Store(true)
 	w.cut()
 }
 
@@ -84,7 +86,7 @@ func (c *filtered) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, err
 		}
-		if bytes.HasPrefix(body, []byte(`{"stream":"CDC_SHOP","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+		if bytes.HasPrefix(body, []byte(`{"stream":"`+cmp.Or(c.wire.stream, "CDC_SHOP")+`","seq":`)) && c.wire.lose.Add(-1) >= 0 {
 			continue
 		}
 		c.left.Write(line)

@@ -15,6 +15,10 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
+// lateTimers is the part of a lease by which a member stops before the brokers
+// give it up, since the timer may run late on a busy machine.
+const lateTimers = 5
+
 // A groupSession is one client's membership.
 type groupSession struct {
 	groups *Groups
@@ -48,7 +52,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		kgo.ConsumerGroup(m.Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(g.topics()),
 		kgo.MetadataMaxAge(g.opts.NewTopics), kgo.MetadataMinAge(min(250*time.Millisecond, g.opts.NewTopics)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(m.Lease/4), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
+		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(min(m.Lease/4, time.Second)), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
 		kgo.ConsumeStartOffset(kgo.NoResetOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()), kgo.KeepControlRecords(),
 		kgo.AdjustFetchOffsetsFn(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 		kgo.WithHooks(pulse{s}),
@@ -252,6 +256,7 @@ func (p pulse) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 		return
 	}
 	if e2e.Err() == nil && p.session.ctx.Err() == nil {
-		p.session.silent.Reset(p.session.member.Lease - e2e.DurationE2E() - e2e.WriteWait)
+		lease := p.session.member.Lease
+		p.session.silent.Reset(lease - lease/lateTimers - e2e.DurationE2E() - e2e.WriteWait)
 	}
 }

@@ -40,7 +40,7 @@ import (
 //
 // Besides what waits for the listeners, records of as many bytes as
 // [sinks.SourceOptions].MaxBytes may wait for others that come before them, and the client
-// holds one fetch of each broker. A lag counts the marks of transactions as
+// holds one fetch of each broker, 4 MiB as they are compressed. A lag counts the marks of transactions as
 // messages.
 func NewSource(brokersURL, database string, opts *sinks.SourceOptions, client ...kgo.Opt) (*sinks.Source, error) {
 	l := &topicsLog{client: client, prefix: sinks.DatabaseAddress(database) + "."}

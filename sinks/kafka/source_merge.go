@@ -146,16 +146,14 @@ func (m *merge) reached() bool {
 	return true
 }
 
-// bound returns the position up to which everything was read.
+// bound returns the position up to which everything was read. It is B at most,
+// for what a topic holds that was made since the questions comes later than B,
+// and nothing else is known of it.
 func (m *merge) bound() listeners.Position {
-	bound, found := m.below, false
+	bound := m.below
 	for _, l := range m.all {
-		at := l.last
-		if l.next >= l.end && at.Compare(m.below) < 0 {
-			at = m.below
-		}
-		if !found || at.Compare(bound) < 0 {
-			bound, found = at, true
+		if l.next < l.end && l.last.Compare(bound) < 0 {
+			bound = l.last
 		}
 	}
 	return bound

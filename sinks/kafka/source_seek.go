@@ -13,6 +13,9 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
+// fetchBytes is what the client asks each broker for at once, as it is stored.
+const fetchBytes = 4 << 20
+
 // Seek implements [sinks.Log].
 func (l *topicsLog) Seek(ctx context.Context, start sinks.Start) (sinks.LogReader, sinks.LogPlace, error) {
 	return l.begin(ctx, func(ctx context.Context, r *reader, begin *borders) (sinks.LogPlace, error) {
@@ -31,8 +34,7 @@ func (l *topicsLog) SeekState(ctx context.Context) (sinks.LogReader, sinks.LogPl
 // begin makes a reader for which place has found where it begins.
 func (l *topicsLog) begin(ctx context.Context, find func(context.Context, *reader, *borders) (sinks.LogPlace, error)) (sinks.LogReader, sinks.LogPlace, error) {
 	var place sinks.LogPlace
-	client, err := kgo.NewClient(l.options(
-		kgo.FetchMaxBytes(int32(min(l.maxBytes, 8<<20))), kgo.FetchMaxPartitionBytes(512<<10))...)
+	client, err := kgo.NewClient(l.options(kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes/8))...)
 	if err != nil {
 		return nil, place, fmt.Errorf("kafka: %w", err)
 	}

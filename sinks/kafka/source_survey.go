@@ -15,6 +15,11 @@ import (
 // questions, since a transaction that was decided at the first has made its
 // topics before.
 func (r *reader) survey(ctx context.Context) error {
+	for _, l := range r.merge.all {
+		if l.next < l.end {
+			r.log.log.DebugContext(ctx, "a partition is waited for", "topic", l.topic, "partition", l.partition, "next", l.next, "decided", l.stable, "end", l.end)
+		}
+	}
 	err := r.log.persist(ctx, "ask how far the topics go", r.ask)
 	r.active = time.Now()
 	return err

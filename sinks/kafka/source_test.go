@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -97,7 +99,14 @@ func recorded(batches ...*listeners.Batch) []listenertest.Batch {
 
 func source(t testing.TB, c *cluster, opts *sinks.SourceOptions, client ...kgo.Opt) *sinks.Source {
 	t.Helper()
-	s, err := kafka.NewSource(c.url(), sinktest.Database, opts, client...)
+	var o sinks.SourceOptions
+	if opts != nil {
+		o = *opts
+	}
+	if os.Getenv("ROWCALL_TEST_LOG") != "" {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	}
+	s, err := kafka.NewSource(c.url(), sinktest.Database, &o, client...)
 	if err != nil {
 		t.Fatalf("NewSource: %v", err)
 	}
@@ -130,7 +139,11 @@ func start(t testing.TB, s *sinks.Source) func() error {
 		}
 		return err
 	}
-	t.Cleanup(func() { _ = stop() })
+	t.Cleanup(func() {
+		if err := stop(); err != nil {
+			t.Logf("Run = %v", err)
+		}
+	})
 	select {
 	case <-s.Ready():
 	case err = <-ended:
@@ -429,5 +442,21 @@ func TestSourceErrors(t *testing.T) {
 	_, err = readAll(t, c, sinks.SourceOptions{Start: sinks.Start{Oldest: true}}, nil)
 	if wrong, ok := errors.AsType[*kafka.TopicError](err); !ok || wrong.Place != "topic "+seatsTopic {
 		t.Errorf("Run of what was written without transactions = %v, want a TopicError for %s", err, seatsTopic)
+	}
+}
+
+// eventually polls.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	timeout := time.NewTimer(30 * time.Second)
+	defer timeout.Stop()
+	for !ok() {
+		select {
+		case <-ticker.C:
+		case <-timeout.C:
+			t.Fatalf("not in 30s: %s", what)
+		}
 	}
 }
