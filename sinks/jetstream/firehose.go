@@ -31,7 +31,7 @@ func newFirehose(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, err
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("jetstream: %s", strings.Join(faults, "; "))
 	}
-	js, err := natsjs.New(nc)
+	js, err := o.open(nc)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
@@ -96,7 +96,7 @@ func (w *writer) Where() string {
 }
 
 func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
-	return NewSource(w.nc, w.opts.Stream, opts)
+	return newSource(&streamLog{nc: w.nc, js: w.js, stream: w.opts.Stream}, opts)
 }
 
 // Open waits for each answer as long as Options.AckTimeout.

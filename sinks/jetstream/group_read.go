@@ -200,7 +200,7 @@ func (r *groupReader) add(ctx context.Context, a *arrival) error {
 		p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data())
 		if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
 			var body []byte
-			if body, err = unparkPatiently(ctx, r.cursor.nc, parked.Ref); err == nil {
+			if body, err = unparkPatiently(ctx, r.cursor.js, parked.Ref); err == nil {
 				p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), body)
 			}
 		}

@@ -232,7 +232,7 @@ func (l *shaping) complete(ctx context.Context, c *listeners.Batch, e *listeners
 	p, err := sinks.NewDecoder().Decode(address, attributes(reply.Header), reply.Data)
 	if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
 		var body []byte
-		if body, err = unparkPatiently(ctx, l.nc, parked.Ref); err == nil {
+		if body, err = unparkPatiently(ctx, l.js, parked.Ref); err == nil {
 			p, err = sinks.NewDecoder().Decode(address, attributes(reply.Header), body)
 		}
 	}

@@ -62,18 +62,18 @@ func (w *writer) Park(ctx context.Context, m *sinks.FirehoseMessage) (string, er
 
 // Unpark implements [sinks.Unparker].
 func (l *streamLog) Unpark(ctx context.Context, ref string) ([]byte, error) {
-	return unparkPatiently(ctx, l.nc, ref)
+	return unparkPatiently(ctx, l.js, ref)
 }
 
 // unparkTimeout bounds one try to fetch a body, which may be large.
 const unparkTimeout = time.Minute
 
 // unparkPatiently tries again while the server is away.
-func unparkPatiently(ctx context.Context, nc *nats.Conn, ref string) ([]byte, error) {
+func unparkPatiently(ctx context.Context, js natsjs.JetStream, ref string) ([]byte, error) {
 	body, err := backoff.RetryWithData(func() ([]byte, error) {
 		limited, cancel := context.WithTimeout(ctx, unparkTimeout)
 		defer cancel()
-		body, err := Unpark(limited, nc, ref)
+		body, err := unpark(limited, js, ref)
 		if _, gone := errors.AsType[*sinks.PlaceError](err); gone || errors.Is(err, nats.ErrConnectionClosed) {
 			return nil, backoff.Permanent(err)
 		}
@@ -86,8 +86,17 @@ func unparkPatiently(ctx context.Context, nc *nats.Conn, ref string) ([]byte, er
 }
 
 // Unpark fetches the body that a message's attribute dataref speaks of, as
-// [sinks.Message.DataRef] has it. It asks once.
+// [sinks.Message.DataRef] has it. It asks once. A [sinks.PlaceError] says that it is
+// gone.
 func Unpark(ctx context.Context, nc *nats.Conn, ref string) ([]byte, error) {
+	js, err := natsjs.New(nc)
+	if err != nil {
+		return nil, fmt.Errorf("jetstream: %w", err)
+	}
+	return unpark(ctx, js, ref)
+}
+
+func unpark(ctx context.Context, js natsjs.JetStream, ref string) ([]byte, error) {
 	gone := func(err error, what, name string) error {
 		if errors.Is(err, natsjs.ErrBucketNotFound) || errors.Is(err, natsjs.ErrObjectNotFound) {
 			return &sinks.PlaceError{Place: what + " " + name, Err: err, Reason: "the body that was parked there is gone; have its source write a snapshot, or start behind it"}
@@ -98,10 +107,6 @@ func Unpark(ctx context.Context, nc *nats.Conn, ref string) ([]byte, error) {
 	bucket, name, named := strings.Cut(rest, "/")
 	if !ok || !named {
 		return nil, &sinks.PlaceError{Place: fmt.Sprintf("parked body %q", ref), Reason: "that says no place: want " + refScheme + "<store>/<name>"}
-	}
-	js, err := natsjs.New(nc)
-	if err != nil {
-		return nil, fmt.Errorf("jetstream: %w", err)
 	}
 	store, err := js.ObjectStore(ctx, bucket)
 	if err != nil {
