@@ -35,6 +35,16 @@ func bareServer(t *testing.T, o *server.Options) *server.Server {
 	return s
 }
 
+func dialBare(t *testing.T, s *server.Server) *nats.Conn {
+	t.Helper()
+	nc, err := jetstream.Connect(s.ClientURL(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
 // cluster starts three servers and connects to one.
 func cluster(t *testing.T) *nats.Conn {
 	t.Helper()

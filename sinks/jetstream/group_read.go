@@ -197,7 +197,14 @@ func (r *groupReader) add(ctx context.Context, a *arrival) error {
 		r.cursor.log.WarnContext(ctx, "a message is no event and is left out", "stream", r.cursor.stream, "sequence", a.seq, "subject", a.msg.Subject())
 	} else {
 		var err error
-		if p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data()); err != nil {
+		p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data())
+		if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
+			var body []byte
+			if body, err = unparkPatiently(ctx, r.cursor.js, parked.Ref); err == nil {
+				p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), body)
+			}
+		}
+		if err != nil {
 			return &burstError{fmt.Errorf("stream %s: sequence %d: %w", r.cursor.stream, a.seq, err)}
 		}
 		p.Some = true
