@@ -52,7 +52,7 @@ func NewIndex[K comparable, V any, I comparable](r *Region[K, V], name string, o
 	}
 	x := &Index[K, V, I]{r: r}
 	var err error
-	x.codec, err = newCodec(reflect.TypeFor[I]())
+	x.codec, err = newCodec(reflect.TypeFor[I](), r.grid.keys)
 	switch {
 	case err != nil:
 	case of == nil:

@@ -247,6 +247,7 @@ func (r *Region[K, V]) reserve(ctx context.Context) error {
 func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
 	e := allocEntry[K, V](id)
 	e.shape, e.key, e.val = s, k, v
+	settle(r.codec, &e.key)
 	e.size = r.sizes.of(e.id, &e.val)
 	e.index(r.indexDefs())
 	return e

@@ -49,8 +49,10 @@ type Firehose struct {
 	regional  renumberer
 	bare      bool // a snapshot was begun whose end has no message so far
 	retry     *retrying.ExponentialBackOff
-	recovered uint64 // what was acknowledged when the last recovery began
-	dead      error  // the final error
+	parked    Frame
+	parkAt    listeners.Position // of a message that the broker has refused
+	recovered uint64             // what was acknowledged when the last recovery began
+	dead      error              // the final error
 
 	state atomic.Int32 // openState
 }
@@ -79,6 +81,9 @@ type FirehoseConfig struct {
 	// broker's client library does, batches are let go once they are sent,
 	// and Recover never returns nil.
 	Keep bool
+	// TooLarge is what becomes of messages that are too large. The broker of
+	// a firehose that parks is a [FirehoseParker].
+	TooLarge TooLargePolicy
 	// Logger gets a line when storing is interrupted and when it goes on. Nil:
 	// none.
 	Logger *slog.Logger

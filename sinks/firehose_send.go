@@ -67,6 +67,11 @@ func (f *Firehose) send(ctx context.Context, e *entry) (whole bool, err error) {
 				f.counters.skipped.Add(1)
 				continue
 			}
+			if !f.parkAt.IsZero() && m.Position == f.parkAt && f.parks(m) {
+				if err := f.park(ctx, m); err != nil {
+					return false, f.failed(ctx, err)
+				}
+			}
 			if sent, err := f.sendOne(ctx, m); err != nil || !sent {
 				return false, err
 			}
@@ -116,7 +121,13 @@ func (f *Firehose) sendOne(ctx context.Context, m *FirehoseMessage) (bool, error
 				return true, nil
 			}
 			f.w.withdraw(body)
-			if large, ok := err.(*TooLargeError); ok { //nolint:errorlint // it is the broker's word on this message
+			if large, ok := errors.AsType[*TooLargeError](err); ok {
+				if f.parks(m) {
+					if err := f.park(ctx, m); err != nil {
+						return false, f.failed(ctx, err)
+					}
+					return f.sendOne(ctx, m)
+				}
 				large.name(m.Batch, m.Index)
 			}
 			return false, f.failed(ctx, err)
@@ -145,9 +156,17 @@ func (f *Firehose) recover(ctx context.Context, fault error) error {
 		}
 		at, err := f.broker.Recover(ctx, fault)
 		if large, ok := errors.AsType[*TooLargeError](err); ok {
+			f.cursor = cursor{}
 			f.w.begin(at)
-			if b, i, found := f.w.find(large.Position); found {
+			b, i, found := f.w.find(large.Position)
+			if found {
 				large.name(b, i)
+			}
+			// A small message that is refused again is one too many.
+			if found && !isMarker(b) && f.c.TooLarge == TooLargePark && f.parkAt != large.Position {
+				f.counters.retries.Add(1)
+				f.parkAt = large.Position
+				return nil
 			}
 		}
 		switch {

@@ -87,9 +87,7 @@ func (s *share) run(held context.Context, l listeners.Listener) error {
 	if err := s.drain(held, stopCalling); err != nil {
 		return err
 	}
-	if held.Err() == nil {
-		s.commit(held)
-	}
+	s.commitLast(held)
 	var failed *listeners.ListenerError
 	switch err := s.sub.Err(); {
 	case held.Err() != nil:
@@ -281,12 +279,27 @@ func (s *share) handled() GroupMark {
 	return m
 }
 
-// commit stores the checkpoint if it has moved. What fails is tried again with the next
-// one; if the partition is lost, held ends.
-func (s *share) commit(ctx context.Context) {
+// commitLast stores the last checkpoint, so that the next member handles nothing
+// again. It tries for the time of a lease.
+func (s *share) commitLast(held context.Context) {
+	ctx, cancel := context.WithTimeout(held, s.group.opts.Lease)
+	defer cancel()
+	retry := time.NewTicker(20 * time.Millisecond)
+	defer retry.Stop()
+	for ctx.Err() == nil && !s.commit(ctx) {
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// commit stores the checkpoint if it has moved, and returns false if that
+// failed. Then it is tried again with the next one; if the partition is lost, held ends.
+func (s *share) commit(ctx context.Context) bool {
 	m := s.handled()
 	if m == s.stored {
-		return
+		return true
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.group.opts.Lease)
 	defer cancel()
@@ -295,9 +308,10 @@ func (s *share) commit(ctx context.Context) {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.marks = append([]shareMark{{mark: m}}, s.marks...)
-		return
+		return false
 	}
 	s.stored = m
+	return true
 }
 
 // predecessor returns the last position before p.

@@ -17,6 +17,7 @@ type take struct {
 	rest      []LogMessage // of the reader's last slice, still to be taken
 	assembler *Assembler
 	at        listeners.Position // of the message before the first one
+	last      Part               // the one before the tip, for who finds that without a message; its origin alone
 	live      bool               // Live is owed when the tip is reached
 	fresh     bool               // nothing of the log was read, and nothing was stored before
 }
@@ -143,13 +144,16 @@ func (s *Source) take(ctx context.Context, t *take, list []LogMessage) error {
 				return err
 			}
 		}
+		if t.live {
+			t.last.Source, t.last.Tx, t.last.Size = p.Source, p.Tx, p.Size
+		}
 		s.read.Store(m.Place)
 	}
 	if err := t.assembler.Flush(emit); err != nil {
 		return err
 	}
 	if len(list) == 0 {
-		return s.tip(ctx, t, &Part{Position: t.assembler.Last()})
+		return s.tip(ctx, t, &t.last)
 	}
 	return nil
 }

@@ -84,12 +84,23 @@
 // changes of a key, while a reader is behind, only the last.
 //
 // Not promised: several processes do not share the work of one source; each
-// hears everything. A message that somebody deleted from the middle of a stream
+// hears everything; see below for that. A message that somebody deleted from the middle of a stream
 // is not missed. Text of values is that of JSON, so it differs from what Postgres writes
 // for times and booleans.
 //
 // A firehose holds one database. Regions count their positions each for
 // itself, so a stream for several of them would have no order.
+//
+// # Groups
+//
+// Processes that share the work of one stream are members of a [sinks.Group] on
+// [Groups]: each partition is read by one of them, by subject ("cdc.shop.*.*.*.003",
+// and what concerns all). Leases and checkpoints are in a KV bucket, one entry
+// for each partition.
+//
+//	groups, err := jetstream.NewGroups(nc, "shop", nil)
+//	group, err := sinks.NewGroup(groups, "repricer", nil)
+//	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return repricer })
 //
 // # Commands
 //

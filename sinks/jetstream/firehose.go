@@ -43,7 +43,7 @@ func newFirehose(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, err
 	}
 	w.lanes = []*sinks.FirehoseLane{&w.lane}
 	config := sinks.FirehoseConfig{
-		Scope: from.FirehoseScope, Partitions: o.Partitions, Keep: true,
+		Scope: from.FirehoseScope, Partitions: o.Partitions, Keep: true, TooLarge: o.TooLarge,
 		MaxPending: o.MaxPending, MaxPendingBytes: o.MaxPendingBytes, Logger: o.Logger,
 	}
 	if from.bucket == "" {
@@ -81,7 +81,7 @@ type writer struct {
 	wg   sync.WaitGroup
 }
 
-var _ sinks.FirehoseBroker = (*writer)(nil)
+var _ sinks.FirehoseParker = (*writer)(nil)
 
 func (w *writer) Name() string { return w.opts.Stream }
 

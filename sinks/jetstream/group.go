@@ -111,11 +111,11 @@ func newGroups(nc *nats.Conn, s scope, opts *GroupsOptions) (*Groups, error) {
 
 // filters returns the subjects of a partition.
 func (g *Groups) filters(partition int) []string {
-	any := g.scope.address() + ".*.*.*."
+	all := g.scope.address() + ".*.*.*." // schema, table, operation
 	if g.scope.Region != "" {
-		any = g.scope.address() + ".*."
+		all = g.scope.address() + ".*."
 	}
-	return []string{any + sinks.PartitionToken(partition), any + sinks.PartitionToken(sinks.All)}
+	return []string{all + sinks.PartitionToken(partition), all + sinks.PartitionToken(sinks.All)}
 }
 
 // bucket opens the bucket, and creates it if it is missing.

@@ -56,8 +56,8 @@ type outgoing struct {
 	text   []byte // text[:tag] begins the ids of this attempt
 	tag    int
 
-	expectedStream, expectedSeq, expectedID, msgID                          header
-	id, source, typ, subject, partition, time, sequence, txid, txend, cause header
+	expectedStream, expectedSeq, expectedID, msgID                                   header
+	id, source, typ, subject, partition, time, sequence, txid, txend, cause, dataRef header
 }
 
 // A header is one key of the message's map. Its slice is changed in place.
@@ -103,6 +103,7 @@ func newOutgoing(from scope, opts *Options) *outgoing {
 		txid:           h(attributePrefix + "txid"),
 		txend:          h(attributePrefix + "txend"),
 		cause:          h(attributePrefix + "cause"),
+		dataRef:        h(attributePrefix + "dataref"),
 	}
 	o.msg.Header = nats.Header{
 		attributePrefix + "specversion":     {sinks.SpecVersion},
@@ -134,6 +135,7 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 	}
 	o.txend.set(h, txend)
 	o.cause.set(h, f.Cause)
+	o.dataRef.set(h, f.DataRef)
 	o.msg.Subject, o.msg.Data = f.Address, f.Body
 	return &o.msg
 }

@@ -141,34 +141,6 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 	}
 }
 
-// A stream that is full and refuses new messages: the firehose waits until its
-// owner makes room.
-func TestFullStreamIsWaitedFor(t *testing.T) {
-	s := natstest.Run(t)
-	js := natstest.JetStream(t, s)
-	full := natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}, MaxMsgs: 7, Discard: natsjs.DiscardNew}
-	if _, err := js.CreateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	nc := connect(t, s)
-	f := open(t, nc, nil)
-	batches := []*listeners.Batch{transaction(1, 5), transaction(2, 5)}
-	if err := feed(t.Context(), f, batches); err != nil {
-		t.Fatal(err)
-	}
-	flushed := make(chan error, 1)
-	go func() { flushed <- f.Flush(t.Context()) }()
-	eventually(t, "the stream is full", func() bool { return f.Stored() == at(2, 1) })
-	full.MaxMsgs = -1
-	if _, err := js.UpdateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-flushed; err != nil {
-		t.Fatalf("Flush: %v", err)
-	}
-	verify(t, nc, batches)
-}
-
 // Limits that have removed everything take the place along, not the sequence.
 func TestPurgedStreamGoesOn(t *testing.T) {
 	s := natstest.Run(t)

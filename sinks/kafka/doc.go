@@ -41,6 +41,11 @@
 // Fenced: of two firehoses with one transactional id, the older one stops with
 // a [sinks.FencedError].
 //
+// # Groups
+//
+// Processes that share the work of a database's topics are members of a
+// [sinks.Group] on [Groups], which is a consumer group of Kafka.
+//
 // # What is not promised
 //
 // An acknowledgement says that all replicas in sync have the record in memory.

@@ -48,7 +48,7 @@ func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	}
 	w := &writer{brokers: b, database: database, opts: o, queue: newQueue(), topics: make(map[string]*topic)}
 	return sinks.NewFirehose(w, sinks.FirehoseConfig{
-		Scope: scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending,
+		Scope: scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
 		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
 	}), nil
 }
@@ -64,18 +64,19 @@ type writer struct {
 	admin  *kadm.Client
 
 	// Of the firehose's goroutine.
-	topics map[string]*topic
-	schema *listeners.Schema // the last one
-	topic  *topic            // its topic
-	lane   [1]*sinks.FirehoseLane
-	resets []*sinks.FirehoseLane
-	chunk  *chunk // being filled; nil: none
+	topics  map[string]*topic
+	schema  *listeners.Schema // the last one
+	topic   *topic            // its topic
+	lane    [1]*sinks.FirehoseLane
+	resets  []*sinks.FirehoseLane
+	chunk   *chunk      // being filled; nil: none
+	parking *kgo.Client // made when it is needed
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
 }
 
-var _ sinks.FirehoseBroker = (*writer)(nil)
+var _ sinks.FirehoseParker = (*writer)(nil)
 
 // Name returns what the names of the topics begin with.
 func (w *writer) Name() string { return sinks.DatabaseAddress(w.database) }
@@ -154,6 +155,9 @@ func (w *writer) Close() {
 	w.stop()
 	w.wg.Wait()
 	w.client.Close()
+	if w.parking != nil {
+		w.parking.Close()
+	}
 }
 
 // Lanes returns one partition, or all for what concerns the whole table; for a

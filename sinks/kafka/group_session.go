@@ -15,6 +15,10 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
+// lateTimers is the part of a lease by which a member stops before the brokers
+// give it up, since the timer may run late on a busy machine.
+const lateTimers = 5
+
 // A groupSession is one client's membership.
 type groupSession struct {
 	groups *Groups
@@ -23,7 +27,8 @@ type groupSession struct {
 	admin  *kadm.Client
 	ctx    context.Context //nolint:containedctx // ends with the session
 	end    context.CancelCauseFunc
-	silent *time.Timer // runs when the brokers may have given the member up
+	silent *time.Timer   // runs when the brokers may have given the member up
+	ready  chan struct{} // closed when client and admin are set: a client joins while it is made
 
 	wg     sync.WaitGroup
 	mu     sync.Mutex
@@ -32,7 +37,11 @@ type groupSession struct {
 
 // session is a member until ctx ends or something fails.
 func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
-	s := &groupSession{groups: g, member: m, claims: make(map[string]map[int32]*groupClaim)}
+	// With another client, since a member has joined as soon as its client is made.
+	if err := g.ensureStart(ctx, m); err != nil {
+		return err
+	}
+	s := &groupSession{groups: g, member: m, ready: make(chan struct{}), claims: make(map[string]map[int32]*groupClaim)}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
 	s.silent = time.AfterFunc(time.Hour, s.giveUp)
@@ -43,7 +52,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		kgo.ConsumerGroup(m.Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(g.topics()),
 		kgo.MetadataMaxAge(g.opts.NewTopics), kgo.MetadataMinAge(min(250*time.Millisecond, g.opts.NewTopics)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(m.Lease/4), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
+		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(min(m.Lease/4, time.Second)), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
 		kgo.ConsumeStartOffset(kgo.NoResetOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()), kgo.KeepControlRecords(),
 		kgo.AdjustFetchOffsetsFn(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 		kgo.WithHooks(pulse{s}),
@@ -52,10 +61,8 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		return err
 	}
 	s.admin = kadm.NewClient(s.client)
-	err = g.ensureStart(s.ctx, s.admin, m)
-	if err == nil {
-		err = s.poll()
-	}
+	close(s.ready)
+	err = s.poll()
 	s.end(err)
 	s.leave()
 	if cause := context.Cause(s.ctx); ctx.Err() == nil && cause != nil {
@@ -143,6 +150,7 @@ func (s *groupSession) assigned(ctx context.Context, offsets map[string]map[int3
 	if len(topics) == 0 {
 		return offsets, nil
 	}
+	<-s.ready
 	starts, err := s.admin.ListStartOffsets(ctx, topics...)
 	if err == nil {
 		err = starts.Error()
@@ -248,6 +256,7 @@ func (p pulse) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
 		return
 	}
 	if e2e.Err() == nil && p.session.ctx.Err() == nil {
-		p.session.silent.Reset(p.session.member.Lease - e2e.DurationE2E() - e2e.WriteWait)
+		lease := p.session.member.Lease
+		p.session.silent.Reset(lease - lease/lateTimers - e2e.DurationE2E() - e2e.WriteWait)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/cenkalti/backoff/v4"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/sinks"
 )
@@ -17,10 +18,16 @@ import (
 // ensureStart commits where a new group begins, so that all its members begin
 // there. Topics that are new later are read from their beginning. It tries for as long as
 // ctx lives.
-func (g *Groups) ensureStart(ctx context.Context, admin *kadm.Client, m *sinks.GroupMember) error {
+func (g *Groups) ensureStart(ctx context.Context, m *sinks.GroupMember) error {
 	if m.Start.Oldest && m.Start.Time.IsZero() && m.Start.After.IsZero() {
 		return nil
 	}
+	client, err := kgo.NewClient(g.options(m)...)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
 	return backoff.RetryNotify(func() error {
 		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 		defer cancel()

@@ -16,15 +16,15 @@ import (
 // A span is what of a partition has to be looked at: [from, end).
 type span struct{ start, from, end int64 }
 
-// readTails finds the position of the last record of every partition of every
-// topic. Behind that record may be the marks of transactions, and records of
+// readTails finds the position of the last record of every partition of these
+// topics. Behind that record may be the marks of transactions, and records of
 // transactions that were aborted. So it looks further back where it finds none.
-func (w *writer) readTails(ctx context.Context) error {
-	if len(w.topics) == 0 {
+func (w *writer) readTails(ctx context.Context, topics map[string]*topic) error {
+	if len(topics) == 0 {
 		return nil
 	}
-	names := make([]string, 0, len(w.topics))
-	for name := range w.topics {
+	names := make([]string, 0, len(topics))
+	for name := range topics {
 		names = append(names, name)
 	}
 	starts, err := w.admin.ListStartOffsets(ctx, names...)
@@ -42,7 +42,7 @@ func (w *writer) readTails(ctx context.Context) error {
 		return fmt.Errorf("ask where the topics end: %w", err)
 	}
 	open := make(map[string]map[int32]span)
-	for name := range w.topics {
+	for name := range topics {
 		for p := range int32(w.opts.Partitions) {
 			start, _ := starts.Lookup(name, p)
 			end, _ := ends.Lookup(name, p)
@@ -61,12 +61,12 @@ func (w *writer) readTails(ctx context.Context) error {
 				spans[p] = s
 			}
 		}
-		if err := w.lookBack(ctx, open); err != nil {
+		if err := w.lookBack(ctx, topics, open); err != nil {
 			return fmt.Errorf("read the ends of the topics: %w", err)
 		}
 		for name, spans := range open {
 			for p, s := range spans {
-				if s.from == s.start || !w.topics[name].lanes[p].Tail.IsZero() {
+				if s.from == s.start || !topics[name].lanes[p].Tail.IsZero() {
 					delete(spans, p)
 				}
 			}
@@ -79,7 +79,7 @@ func (w *writer) readTails(ctx context.Context) error {
 }
 
 // lookBack reads these spans once.
-func (w *writer) lookBack(ctx context.Context, open map[string]map[int32]span) error {
+func (w *writer) lookBack(ctx context.Context, topics map[string]*topic, open map[string]map[int32]span) error {
 	left := 0
 	at := make(map[string]map[int32]kgo.Offset)
 	for name, spans := range open {
@@ -122,7 +122,7 @@ func (w *writer) lookBack(ctx context.Context, open map[string]map[int32]span) e
 					"record %d of partition %d was not stored by a firehose, so nothing says where to go on; delete it or the topic, and see who writes there", r.Offset, r.Partition), Err: err}
 				return
 			}
-			lane := w.topics[r.Topic].lanes[r.Partition]
+			lane := topics[r.Topic].lanes[r.Partition]
 			lane.Tail, lane.Begun = position, true
 		})
 		if failed != nil {

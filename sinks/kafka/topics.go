@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -44,7 +45,7 @@ func (w *writer) loadTopics(ctx context.Context) error {
 		}
 		w.topics[name] = w.newTopic(name)
 	}
-	return w.readTails(ctx)
+	return w.readTails(ctx, w.topics)
 }
 
 func (w *writer) newTopic(name string) *topic {
@@ -85,18 +86,19 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if r := w.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
-	tries := 0
+	t := w.newTopic(name)
 	err := backoff.Retry(func() error {
-		tries++
 		_, err := w.admin.CreateTopic(ctx, int32(w.opts.Partitions), int16(w.opts.Replicas), configs, name)
-		switch {
-		case err == nil, tries > 1 && errors.Is(err, kerr.TopicAlreadyExists):
-			return nil // the answer to an earlier try was lost
-		case errors.Is(err, kerr.TopicAlreadyExists):
-			// Made since Open, so its tails are not known.
-			return backoff.Permanent(&sinks.PlaceError{Place: place(name), Reason: "somebody else has made it while this firehose ran; start it again, and see who writes there"})
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			// The answer to an earlier try was lost, or somebody else has made it.
+			err = w.adoptTopic(ctx, t)
 		}
-		err = explain(name, err)
+		if err == nil {
+			return nil
+		}
+		if _, known := errors.AsType[*sinks.PlaceError](err); !known {
+			err = explain(name, err)
+		}
 		if _, final := errors.AsType[*sinks.PlaceError](err); final {
 			return backoff.Permanent(err)
 		}
@@ -105,10 +107,31 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := w.newTopic(name)
 	w.topics[name] = t
 	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
 	return t, nil
+}
+
+// adoptTopic takes a topic that was made since Open, as long as it is empty.
+func (w *writer) adoptTopic(ctx context.Context, t *topic) error {
+	found, err := w.admin.ListTopics(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	detail, ok := found[t.name]
+	if !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition) {
+		return fmt.Errorf("topic %s is not to be seen yet", t.name)
+	}
+	if err := w.checkTopic(&detail); err != nil {
+		return err
+	}
+	if err := w.readTails(ctx, map[string]*topic{t.name: t}); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(t.lanes, func(l *sinks.FirehoseLane) bool { return l.Begun }) {
+		return &sinks.PlaceError{Place: place(t.name), Reason: "somebody else has made it and stored in it while this firehose ran; start it again, and see who writes there"}
+	}
+	return nil
 }
 
 // explain turns what a broker says about a topic into words and a remedy.

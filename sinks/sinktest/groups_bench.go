@@ -2,12 +2,14 @@ package sinktest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,8 +17,12 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// testLease is short, but long enough for a busy machine.
-const testLease = 2 * time.Second
+const (
+	// calmLease is so long that no machine is so busy as to lose it.
+	calmLease = 15 * time.Second
+	// shortLease is for tests in which members lose it.
+	shortLease = 2 * time.Second
+)
 
 // A groupBench is what a test of groups works with.
 type groupBench struct {
@@ -42,14 +48,45 @@ type groupMember struct {
 	client *GroupClient
 	stop   context.CancelFunc
 	done   chan struct{}
-	err    error // after done
+	err    error       // after done
+	cut    atomic.Bool // its connection was frozen, so it may not leave in order
 }
 
 // groupOptions are those of the tests: everything from the beginning, quickly.
 func groupOptions() *sinks.GroupOptions {
 	return &sinks.GroupOptions{
-		Start: sinks.GroupStart{Oldest: true}, Lease: testLease, Checkpoint: 20 * time.Millisecond, DrainTimeout: patience,
+		Start: sinks.GroupStart{Oldest: true}, Lease: calmLease, Checkpoint: 20 * time.Millisecond, DrainTimeout: 5 * time.Second,
 	}
+}
+
+// shortOptions are those of a test in which members die.
+func shortOptions() *sinks.GroupOptions {
+	o := groupOptions()
+	o.Lease = shortLease
+	return o
+}
+
+// A lossTeller is a broker that tells the tally of partitions that a member loses.
+type lossTeller struct {
+	sinks.GroupBroker
+	tally  *groupTally
+	member *groupMember
+}
+
+// Join implements [sinks.GroupBroker].
+func (l lossTeller) Join(ctx context.Context, m *sinks.GroupMember) error {
+	c := *m
+	c.Own = func(held context.Context, claim sinks.GroupClaim) error {
+		stop := context.AfterFunc(held, func() {
+			var lost *sinks.GroupLostError
+			if errors.As(context.Cause(held), &lost) {
+				l.tally.lost(l.member, claim.Partition())
+			}
+		})
+		defer stop()
+		return m.Own(held, claim)
+	}
+	return l.GroupBroker.Join(ctx, &c)
 }
 
 // join runs a member until the test ends or it is stopped. The listener hears what the tally
@@ -65,13 +102,15 @@ func (b *groupBench) joinWith(client *GroupClient, name string, o *sinks.GroupOp
 	c.Member = name
 	// What the library says belongs to a test that fails.
 	c.Logger = slog.New(slog.NewTextHandler(b.Output(), nil)).With("member", name)
-	g, err := sinks.NewGroup(client.Broker, "repricer", &c)
-	if err != nil {
-		b.Fatalf("NewGroup: %v", err)
-	}
 	// The test's context ends before its clean-up begins.
 	ctx, stop := context.WithCancel(b.Context())
-	m := &groupMember{Group: g, name: name, client: client, stop: stop, done: make(chan struct{})}
+	m := &groupMember{name: name, client: client, stop: stop, done: make(chan struct{})}
+	g, err := sinks.NewGroup(lossTeller{GroupBroker: client.Broker, tally: b.tally, member: m}, "repricer", &c)
+	if err != nil {
+		stop()
+		b.Fatalf("NewGroup: %v", err)
+	}
+	m.Group = g
 	go func() {
 		defer close(m.done)
 		m.err = g.Run(ctx, func(p sinks.GroupPartition) listeners.Listener { return b.tally.listener(m, p, l(p)) })
@@ -174,7 +213,7 @@ type groupShare struct {
 	last   map[string]int // index of the last event handled, by key
 	next   map[string]int // where the one before it stood when it began; nil if that was an orderly end
 	busy   bool
-	dead   bool // killed, or it has lost the partition
+	dead   bool // killed, or it has lost the partition: its last checkpoint may be missing
 	buried bool // killed
 }
 
@@ -240,6 +279,16 @@ func (g *groupTally) bury(m *groupMember) {
 	}
 }
 
+// lost says that what a member has handled of a partition may not be in the
+// checkpoint.
+func (g *groupTally) lost(m *groupMember, p sinks.GroupPartition) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if s := g.shares[p]; s != nil && s.member == m {
+		s.dead = true
+	}
+}
+
 // listener counts what l has handled.
 func (g *groupTally) listener(m *groupMember, p sinks.GroupPartition, l listeners.Listener) listeners.Listener {
 	var s *groupShare
@@ -262,11 +311,11 @@ func (g *groupTally) begin(p sinks.GroupPartition, s *groupShare) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if before := g.shares[p]; before != nil {
-		if before.busy && !before.dead {
+		if before.busy && !before.buried {
 			g.fail("%s begins with partition %s while %s handles it", s.member.name, p, before.member.name)
 		}
 		s.next = maps.Clone(g.done)
-		if before.dead {
+		if before.dead || before.member.cut.Load() {
 			s.next = nil
 		}
 	}

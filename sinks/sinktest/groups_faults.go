@@ -105,8 +105,8 @@ func groupParked(b *groupBench) {
 
 func groupKilled(b *groupBench) {
 	b.store(100)
-	first := b.join("a", groupOptions(), nothing)
-	second := b.join("b", groupOptions(), nothing)
+	first := b.join("a", shortOptions(), nothing)
+	second := b.join("b", shortOptions(), nothing)
 	b.eventually("two owners", func() error {
 		counts, err := b.owners(first, second)
 		if err == nil && (counts[0] == 0 || counts[1] == 0) {
@@ -132,7 +132,7 @@ func groupStale(b *groupBench) {
 	b.store(60)
 	lost, hold := make(chan error, 100), atomic.Bool{}
 	client := b.server.Join(b.TB)
-	stale := b.joinWith(client, "stale", groupOptions(), func(sinks.GroupPartition) listeners.Listener {
+	stale := b.joinWith(client, "stale", shortOptions(), func(sinks.GroupPartition) listeners.Listener {
 		return listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
 			if !hold.Load() {
 				return nil
@@ -153,12 +153,13 @@ func groupStale(b *groupBench) {
 		}
 		return errors.New("no backlog")
 	})
+	stale.cut.Store(true)
 	client.Wire.Freeze()
 	var gone *sinks.GroupLostError
 	if err := <-lost; !errors.As(err, &gone) || gone.Group != "repricer" || gone.Reason == "" {
 		b.Errorf("the stale owner's context ended with %v, want a GroupLostError", err)
 	}
-	next := b.join("next", groupOptions(), nothing)
+	next := b.join("next", shortOptions(), nothing)
 	b.settled()
 	hold.Store(false)
 	client.Wire.Thaw()
@@ -279,7 +280,7 @@ func groupRandom(b *groupBench) {
 	}
 	var members []*groupMember
 	add := func(i int) {
-		members = append(members, b.join(fmt.Sprintf("m%02d", i), groupOptions(), slow(time.Duration(r.IntN(3))*3*time.Millisecond)))
+		members = append(members, b.join(fmt.Sprintf("m%02d", i), shortOptions(), slow(time.Duration(r.IntN(3))*3*time.Millisecond)))
 	}
 	add(0)
 	for i := range b.faults() {
@@ -299,8 +300,9 @@ func groupRandom(b *groupBench) {
 			b.server.Fault(b.TB)
 		default:
 			m := members[r.IntN(len(members))]
+			m.cut.Store(true)
 			m.client.Wire.Freeze()
-			time.AfterFunc(time.Duration(r.Int64N(int64(2*testLease))), m.client.Wire.Thaw)
+			time.AfterFunc(time.Duration(r.Int64N(int64(2*shortLease))), m.client.Wire.Thaw)
 		}
 		pause := time.NewTimer(time.Duration(r.IntN(300)) * time.Millisecond)
 		<-pause.C

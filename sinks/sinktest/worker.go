@@ -47,7 +47,7 @@ func longHandler(b *bench) {
 		}
 		b.Logf("the machine stood still for %s", stall)
 		for range n - 1 {
-			wait(b, "the other handlers", done)
+			_ = wait(b, "the other handlers", done)
 		}
 	}
 }
