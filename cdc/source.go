@@ -72,7 +72,7 @@ func New(databaseURL string, opts *Options) (*Source, error) {
 		state: new(stateFile),
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
-	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes, HistoryBytes: c.HistoryBytes, Resume: s.resume})
+	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes, HistoryBytes: c.HistoryBytes, Resume: s.resume, Begin: s.beginning})
 	return s, nil
 }
 

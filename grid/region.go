@@ -127,7 +127,7 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 		sizes: newSizes[K](opts.ValueBytes), opened: time.Now(), lives: newLives[K, V](),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
-	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume})
+	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume, Begin: r.beginning})
 	var err error
 	if r.codec, err = newCodec(reflect.TypeFor[K](), g.keys); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)

@@ -38,6 +38,14 @@ type FeedOptions struct {
 	// goroutines. Default: what was before the first batch is not known, and
 	// counts as gone.
 	Resume func(ctx context.Context, from Position) (Position, error)
+	// Begin is asked for the position before the feed's first batch, from which
+	// Resume lets a subscription go on to hear every batch; only for one with
+	// [SubscribeOptions].Positions that has nothing stored and came before the
+	// first batch, so that it can store where it began. It returns the zero
+	// Position if there is none, because the feed begins with the present state.
+	// It runs as Resume does. Default: it is not known, so a name stores nothing
+	// before its first batch.
+	Begin func(ctx context.Context) (Position, error)
 	// Upstream makes the feed a branch of another one: Upstream's listener
 	// appends to it what its subscriptions want of that. Then a full branch
 	// makes the writers wait that call Reserve of Upstream's feed, and Append
@@ -59,6 +67,7 @@ type Feed struct {
 	max      int64
 	history  int64
 	resume   func(context.Context, Position) (Position, error) // nil if nobody knows
+	begin    func(context.Context) (Position, error)           // likewise
 	upstream *Subscription                                     // nil unless it is a branch
 	idle     func()                                            // may be nil
 
@@ -99,7 +108,7 @@ func NewFeed(opts *FeedOptions) *Feed {
 	if opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
-	f.upstream, f.idle, f.resume = opts.Upstream, opts.Idle, opts.Resume
+	f.upstream, f.idle, f.resume, f.begin = opts.Upstream, opts.Idle, opts.Resume, opts.Begin
 	if f.history = opts.HistoryBytes; f.history > 0 {
 		f.oldest = f.tail
 	}
@@ -222,13 +231,16 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s.at.Store(f.tail)
 	s.within = f.tail.within
+	begin, skip := f.tail.position, Position{} // it wants nothing from before
+	if f.upstream != nil && join == nil {
+		// What the trunk has taken already may still be on its way into f.
+		begin = f.upstream.feed.last().position
+		skip = begin
+	}
 	if s.joining = join != nil || s.past != nil; s.past == nil {
-		s.passed, s.stored = f.tail.position, f.tail.position // it wants nothing from before
-		if f.upstream != nil && join == nil {
-			// What the trunk has taken already may still be on its way into f.
-			s.skip = f.upstream.feed.last().position
-			s.passed, s.stored = s.skip, s.skip
-		}
+		s.passed, s.stored, s.skip = begin, begin, skip
+	} else {
+		s.past.begin, s.past.skip = begin, skip
 	}
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait

@@ -37,10 +37,16 @@ func (s *Subscription) end() {
 		err = nil
 	}
 	// Before the last position is stored: what workers handle until they end
-	// is part of it.
-	s.cancel(ErrClosed)
+	// is part of it. Who waits meanwhile gets the reason of the end.
+	if err == nil {
+		s.cancel(ErrClosed)
+	}
+	s.cancel(err)
 	if s.relay != nil {
 		s.relay.stop()
+	}
+	if l := s.lot(); l != nil {
+		l.release() // what a callback that ended the goroutine was given
 	}
 	if saveErr := s.endSaving(); err == nil {
 		err = saveErr
@@ -349,6 +355,7 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
+	s.filtering = b.Tx
 	events := b.eventsThat(s.wanted)
 	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b

@@ -36,13 +36,15 @@ type Subscription struct {
 	past  *past  // nil unless it goes on from a position
 
 	// Of the goroutine alone.
-	skip    Position
-	within  bool // the feed is within a transaction that began before Subscribe
-	open    bool // parts of a transaction were delivered, its last part was not
-	others  bool // the snapshot that is under way is one of other collections
-	told    int  // batches that join emitted
-	stalled <-chan struct{}
-	failure error // why it ends, should no function return to tell
+	skip   Position
+	within bool // the feed is within a transaction that began before Subscribe
+	open   bool // parts of a transaction were delivered, its last part was not
+	others bool // the snapshot that is under way is one of other collections
+	// filtering is the transaction of the batch that wanted is asked about.
+	filtering Tx
+	told      int // batches that join emitted
+	stalled   <-chan struct{}
+	failure   error // why it ends, should no function return to tell
 
 	closed  atomic.Bool // by Close
 	paused  atomic.Bool // by Pause
@@ -85,6 +87,9 @@ func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *S
 	}
 	if only := opts.Filter; only != nil {
 		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) && only(e) }
+	}
+	if only, before := opts.FilterTx, s.wanted; only != nil {
+		s.wanted = func(e *Event) bool { return (before == nil || before(e)) && only(e, s.filtering) }
 	}
 	s.relay = newRelay(s, &opts)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithValue(context.Background(), callerKey{}, s))

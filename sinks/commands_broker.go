@@ -79,8 +79,11 @@ type ConsumeOptions struct {
 type CommandConsumer interface {
 	// Receive blocks until there is at least one command, and returns at most
 	// max. It takes no more from the broker than Commands has room for: the sum
-	// of max and what is in work never exceeds Concurrency. When ctx ends it returns its
-	// cause, and what it had taken meanwhile goes back to the broker.
+	// of max and what is in work never exceeds Concurrency. When ctx ends, or has ended
+	// before, it returns its cause, and what it had taken meanwhile goes back to the
+	// broker: except deliveries whose attempt is the last one, if the broker
+	// counts what it takes back. Those it returns together with the cause, since
+	// they would become dead letters that nobody has begun.
 	Receive(ctx context.Context, max int) ([]CommandDelivery, error)
 	// Close gives back what was received and not returned. Deliveries that are
 	// in work stay valid.
@@ -89,7 +92,9 @@ type CommandConsumer interface {
 
 // A CommandDelivery is a command in the hands of a worker. Of Ack, Retry and
 // Bury one is called at last, more than once only after an error; Extend may
-// run at the same time. They block for a round trip at most.
+// run at the same time. They block for a round trip at most. An error that wraps
+// [ErrLeaseLost] says that the command has gone back to its queue, and that
+// nothing more can be done with this delivery.
 type CommandDelivery interface {
 	// Envelope returns the command. With an error, what could be read of it.
 	Envelope() (*CommandEnvelope, error)
@@ -105,7 +110,8 @@ type CommandDelivery interface {
 	// Bury stores the command as a dead letter and then takes it off the
 	// queue; called again after an error it makes no second one.
 	Bury(ctx context.Context, d DeadLetter) error
-	// Extend prolongs the lease.
+	// Extend prolongs the lease. Nil means that the broker has heard it, or
+	// that it keeps no leases.
 	Extend(ctx context.Context) error
 }
 

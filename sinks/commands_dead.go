@@ -51,6 +51,10 @@ type DeadCommand struct {
 	Origin   string
 	Envelope CommandEnvelope
 	Dead     DeadLetter
+	// Cut is how many bytes are missing at the end of the body: those of a
+	// message from elsewhere that left no room for the reason. What
+	// [Commands] sends always has that room.
+	Cut int
 }
 
 // Queues describes the queues that the broker has, in the order of their
@@ -95,8 +99,11 @@ func (c *Commands) RetryDead(ctx context.Context, queue, ref string) error {
 }
 
 // Resend is [Commands.RetryDead] for a dead letter that one has, whose command
-// may have been corrected.
+// may have been corrected. One whose body was cut is refused, until Cut is 0.
 func (c *Commands) Resend(ctx context.Context, d *DeadCommand) error {
+	if d.Cut > 0 {
+		return fmt.Errorf("dead letter %s: the last %d bytes of its body are missing: send the whole command, and discard this one", d.Ref, d.Cut)
+	}
 	e := d.Envelope
 	e.Expires, e.At, e.ReplyTo, e.Call = time.Time{}, time.Time{}, "", ""
 	if err := e.Validate(); err != nil {

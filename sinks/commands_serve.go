@@ -64,7 +64,6 @@ func (c *Commands) Serve(ctx context.Context, queue string, handler CommandHandl
 		}
 		return err
 	}
-	defer s.consumer.Close()
 	return s.run(ctx)
 }
 
@@ -103,6 +102,8 @@ func (s *server) run(ctx context.Context) error {
 	defer stop(nil)
 	var wg sync.WaitGroup
 	err := s.receive(ctx, work, &wg)
+	// What this worker has taken and not begun must not wait for the drain.
+	s.consumer.Close()
 	idle := make(chan struct{})
 	go func() {
 		defer close(idle)
@@ -122,13 +123,14 @@ func (s *server) run(ctx context.Context) error {
 }
 
 // receive starts commands until ctx ends, which is no error, or the queue
-// cannot be served any more.
+// cannot be served any more. When ctx has ended it asks once more for what the
+// broker cannot take back.
 func (s *server) receive(ctx, work context.Context, wg *sync.WaitGroup) error {
 	failures := 0
 	for {
 		free := s.take(ctx)
 		if free == 0 {
-			return nil
+			return nil // ctx has ended, and all are in work
 		}
 		deliveries, err := s.consumer.Receive(ctx, free)
 		for range free - len(deliveries) {
@@ -145,6 +147,7 @@ func (s *server) receive(ctx, work context.Context, wg *sync.WaitGroup) error {
 		case err == nil:
 			failures = 0
 		case ctx.Err() != nil:
+			return nil //nolint:nilerr // ctx's end is none
 		case final(err):
 			return err
 		default:
@@ -156,18 +159,14 @@ func (s *server) receive(ctx, work context.Context, wg *sync.WaitGroup) error {
 	}
 }
 
-// take takes all slots that are free, at least one, or returns 0 when ctx
-// ends.
+// take takes all slots that are free. It waits for one, until ctx ends.
 func (s *server) take(ctx context.Context) int {
-	if ctx.Err() != nil {
-		return 0
-	}
+	n := 0
 	select {
 	case <-ctx.Done():
-		return 0
 	case s.slots <- struct{}{}:
+		n++
 	}
-	n := 1
 	for {
 		select {
 		case s.slots <- struct{}{}:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -20,7 +21,7 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 		return
 	case attempt > s.policy.MaxAttempts:
 		s.bury(ctx, d, env, DeadUnfinished, s.policy.MaxAttempts,
-			fmt.Errorf("the worker of attempt %d never reported its end: it died, or lost the broker", attempt-1))
+			fmt.Errorf("the worker of attempt %d never reported its end: it died, lost the broker, or had to stop", attempt-1))
 		return
 	case !env.Expires.IsZero() && time.Now().After(env.Expires):
 		s.bury(ctx, d, env, DeadExpired, attempt-1, fmt.Errorf("it expired at %s", env.Expires.UTC().Format(time.RFC3339Nano)))
@@ -28,15 +29,9 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 	}
 
 	alive, lost := context.WithCancelCause(ctx)
-	beating := make(chan struct{})
-	settled := make(chan struct{})
-	go func() {
-		defer close(beating)
-		s.beat(alive, d, settled, lost)
-	}()
+	still := sync.OnceFunc(s.beat(ctx, d, lost))
 	defer func() {
-		close(settled)
-		<-beating
+		still()
 		lost(nil)
 	}()
 
@@ -49,6 +44,7 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 		s.log.WarnContext(ctx, "a command's lease was lost", s.fields(env, attempt, err)...)
 	case errors.Is(context.Cause(ctx), ErrDrained):
 		s.counters.givenBack.Add(1)
+		still()
 		_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, 0) })
 	case errors.Is(err, ErrUnclear):
 		s.bury(ctx, d, env, DeadUnclear, attempt, err)
@@ -60,6 +56,7 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 		after := s.policy.delay(attempt)
 		s.counters.retried.Add(1)
 		s.log.WarnContext(ctx, "an attempt at a command failed", append(s.fields(env, attempt, err), "retry_after", after)...)
+		still()
 		_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, after) })
 	}
 }
@@ -146,7 +143,7 @@ func (s *server) settle(ctx context.Context, end func(context.Context) error) er
 		if err == nil {
 			return nil
 		}
-		if final(err) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
+		if final(err) || errors.Is(err, ErrLeaseLost) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
 			s.counters.ackFailures.Add(1)
 			s.log.WarnContext(ctx, "the end of a command was not confirmed; it will be delivered again", "queue", s.queue, "error", err)
 			return err
@@ -154,23 +151,48 @@ func (s *server) settle(ctx context.Context, end func(context.Context) error) er
 	}
 }
 
-// beat extends the lease until the delivery is settled. A broker that could
-// not be told for a whole lease has given the command to another worker.
-func (s *server) beat(ctx context.Context, d CommandDelivery, settled <-chan struct{}, lost context.CancelCauseFunc) {
+// beat extends the lease until the function that it returns is called; that
+// waits. A broker that could not be told for a whole lease has given the command to another
+// worker. It goes on while a handler takes longer than the drain: who ignores its
+// context still holds its command.
+func (s *server) beat(ctx context.Context, d CommandDelivery, lost context.CancelCauseFunc) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	begun, done := time.Now(), make(chan struct{})
+	// A handler that is quick costs no goroutine.
+	timer := time.AfterFunc(s.policy.Lease/3, func() {
+		defer close(done)
+		s.extend(ctx, d, begun, lost)
+	})
+	return func() {
+		cancel()
+		if !timer.Stop() {
+			<-done
+		}
+	}
+}
+
+// extend extends the lease now and then at every third of it.
+func (s *server) extend(ctx context.Context, d CommandDelivery, last time.Time, lost context.CancelCauseFunc) {
 	ticker := time.NewTicker(s.policy.Lease / 3)
 	defer ticker.Stop()
-	last := time.Now()
 	for {
-		select {
-		case <-settled:
+		trying, cancel := context.WithTimeout(ctx, s.policy.Lease/3)
+		now := time.Now()
+		err := d.Extend(trying)
+		cancel()
+		switch {
+		case ctx.Err() != nil:
 			return
-		case <-ticker.C:
-		}
-		if err := d.Extend(ctx); err == nil {
-			last = time.Now()
-		} else if time.Since(last) >= s.policy.Lease {
+		case err == nil:
+			last = now // at the latest, the broker heard it later
+		case errors.Is(err, ErrLeaseLost), time.Since(last) >= s.policy.Lease:
 			lost(ErrLeaseLost)
 			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
 		}
 	}
 }

@@ -38,7 +38,7 @@ and unclear (whether it was carried out).`,
   rowcall commands dead fleet --reason expired --json | jq -r .id`,
 		Args: takes(1, 1, "the queue's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(checkQueue(args[0]), func(c *sinks.Commands) error {
+			return a.withCommands(cmd, &f, checkQueue(args[0]), func(c *sinks.Commands) error {
 				letters, err := pick(cmd.Context(), c, args[0], &p)
 				if err != nil {
 					return err
@@ -88,7 +88,7 @@ func printDead(w io.Writer, queue string, letters []sinks.DeadCommand) error {
 	fmt.Fprintln(table, "NO\tCOMMAND\tID\tREASON\tATTEMPTS\tGIVEN UP\tERROR")
 	for i := range letters {
 		d := &letters[i]
-		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Ref, printable(d.Envelope.Name), printable(d.Envelope.ID), d.Dead.Reason,
+		fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", d.Ref, printable(d.Envelope.Name), printable(d.Envelope.ID), printable(string(d.Dead.Reason)),
 			d.Dead.Attempts, d.Dead.Time.Local().Format(time.DateTime), printable(d.Dead.Error))
 	}
 	return table.Flush()
@@ -104,6 +104,19 @@ func printable(s string) string {
 	}, s)
 }
 
+// printableText is printable for text with lines.
+func printableText(s string) string {
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		fields := strings.Split(line, "\t")
+		for k := range fields {
+			fields[k] = printable(fields[k])
+		}
+		lines[i] = strings.Join(fields, "\t")
+	}
+	return strings.Join(lines, "\n")
+}
+
 func (a *app) commandsShowCommand() *cobra.Command {
 	var f commandsFlags
 	var asJSON bool
@@ -116,7 +129,7 @@ had been, and the command as it was sent, body included.`,
   rowcall commands show fleet 17 --json | jq .body`,
 		Args: takes(2, 2, "the queue's name, or the dead letter's number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(checkQueue(args[0]), func(c *sinks.Commands) error {
+			return a.withCommands(cmd, &f, checkQueue(args[0]), func(c *sinks.Commands) error {
 				d, err := c.DeadLetter(cmd.Context(), args[0], args[1])
 				if err != nil {
 					return explainDead(err)
@@ -146,6 +159,9 @@ func showDead(w io.Writer, d *sinks.DeadCommand) error {
 		{"given up", timeOrDash(d.Dead.Time) + " by " + d.Dead.Worker},
 		{"was at", d.Origin},
 	}
+	if d.Cut > 0 {
+		lines = append(lines, [2]string{"cut", fmt.Sprintf("the last %d bytes of the body are missing", d.Cut)})
+	}
 	if !e.Expires.IsZero() {
 		lines = append(lines, [2]string{"expires", timeOrDash(e.Expires)})
 	}
@@ -161,7 +177,7 @@ func showDead(w io.Writer, d *sinks.DeadCommand) error {
 	}
 	body := fmt.Sprintf("%q", e.Body)
 	if utf8.Valid(e.Body) {
-		body = string(e.Body)
+		body = printableText(string(e.Body))
 	}
 	_, err := fmt.Fprintf(w, "\n%s\n", body)
 	return err
@@ -185,6 +201,7 @@ type deadJSON struct {
 	Origin   string            `json:"origin"`
 	Headers  map[string]string `json:"headers,omitempty"`
 	Body     any               `json:"body"`
+	Cut      int               `json:"cut,omitempty"`
 	Reason   sinks.DeadReason  `json:"reason"`
 	Error    string            `json:"error"`
 	Attempts int               `json:"attempts"`
@@ -195,7 +212,7 @@ type deadJSON struct {
 func deadJSONOf(d *sinks.DeadCommand) deadJSON {
 	e := &d.Envelope
 	j := deadJSON{
-		Number: d.Ref, Queue: e.Queue, Name: e.Name, ID: e.ID, Sender: e.Sender, Sent: e.Sent, Origin: d.Origin, Headers: e.Headers,
+		Number: d.Ref, Queue: e.Queue, Name: e.Name, ID: e.ID, Sender: e.Sender, Sent: e.Sent, Origin: d.Origin, Headers: e.Headers, Cut: d.Cut,
 		Reason: d.Dead.Reason, Error: d.Dead.Error, Attempts: d.Dead.Attempts, Worker: d.Dead.Worker, Time: d.Dead.Time,
 	}
 	switch {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -106,7 +107,7 @@ func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
 	if err == nil {
 		err = f.Flush(t.Context())
 	}
-	if _, ok := errors.AsType[*jetstream.FencedError](err); !ok {
+	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
 		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
 	}
 	js, err := natsjs.New(nc)

@@ -42,14 +42,41 @@ func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error
 	putDead(m.Header, &d.letter, d.origin, d.subject, d.id)
 	id := d.origin + " " + d.stored.UTC().Format(time.RFC3339Nano)
 	m.Header[natsjs.MsgIDHeader] = []string{sinks.EscapeHeader(id)}
+	m.Header[natsjs.ExpectedStreamHeader] = []string{DeadStream(queue)}
+	b.cut(m, d.header)
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
-	_, err := b.js.PublishMsg(ctx, m, natsjs.WithExpectStream(DeadStream(queue)), natsjs.WithRetryAttempts(0))
+	_, err := b.js.PublishMsg(ctx, m, natsjs.WithRetryAttempts(0))
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
 	}
 	return nil
 }
+
+// cut makes a dead letter fit whose message came from elsewhere, and was as
+// large as the server allows: better a letter without its end than none.
+func (b *CommandBroker) cut(m *nats.Msg, original nats.Header) {
+	over := payload(m) - b.nc.MaxPayload()
+	if over <= 0 {
+		return
+	}
+	m.Header[headerDeadCut] = []string{strconv.Itoa(len(m.Data))} // no number is longer
+	over = payload(m) - b.nc.MaxPayload()
+	if over > int64(len(m.Data)) {
+		for name := range original {
+			if !strings.HasPrefix(name, "Rowcall-Dead-") && !strings.HasPrefix(name, "Nats-") {
+				delete(m.Header, name)
+			}
+		}
+		over = payload(m) - b.nc.MaxPayload()
+	}
+	over = min(max(over, 0), int64(len(m.Data)))
+	m.Data = m.Data[:int64(len(m.Data))-over]
+	m.Header[headerDeadCut] = []string{strconv.FormatInt(over, 10)}
+}
+
+// payload is what the server compares with its limit.
+func payload(m *nats.Msg) int64 { return int64(m.Size() - len(m.Subject) - len(m.Reply)) }
 
 // Dead implements [sinks.CommandBroker]. A ref is a sequence of the stream.
 func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.DeadCommand, error] {
@@ -167,7 +194,10 @@ func (b *CommandBroker) queueStatus(ctx context.Context, queue string) (sinks.Qu
 	case err == nil:
 		i := c.CachedInfo()
 		status.Owner = i.Config.Metadata[ownerKey]
-		status.Waiting, status.Running = i.NumPending, uint64(i.NumAckPending)
+		// What is in the stream is not done. The consumer's own count of what
+		// is pending is 0 for a moment after it was made.
+		status.Running = uint64(i.NumAckPending)
+		status.Waiting -= min(status.Running, status.Waiting)
 	case !errors.Is(err, natsjs.ErrConsumerNotFound):
 		return status, err
 	}

@@ -3,7 +3,6 @@ package jetstream
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
@@ -99,200 +98,50 @@ func OpenInbox(ctx context.Context, nc *nats.Conn, opts *InboxOptions) (*Inbox, 
 	return &Inbox{kv: kv, opts: o}, nil
 }
 
-// A claim is what the bucket holds of a command.
-type claim struct {
-	// By is a token of one attempt.
-	By string `json:"by"`
-	// Until is how long the attempt may be silent; of no meaning when Done.
-	Until time.Time `json:"until"`
-	Done  bool      `json:"done"`
-	Reply []byte    `json:"reply,omitempty"`
-}
-
-// Once implements [sinks.Inbox].
+// Once implements [sinks.Inbox]. A reply that is too large for the bucket is not
+// remembered; the command is, and when it comes again that is a
+// [sinks.Permanent] error.
 func (i *Inbox) Once(ctx context.Context, queue, id string, do func(context.Context) ([]byte, error)) ([]byte, bool, error) {
 	h := &held{inbox: i, key: sinks.EscapeToken(queue) + "." + sinks.EscapeToken(id), by: rand.Text()}
-	done, err := h.take(ctx)
-	if err != nil {
+	fail := func(err error) ([]byte, bool, error) {
 		return nil, false, fmt.Errorf("inbox %s, %s: %w", i.opts.Bucket, id, err)
 	}
-	if done != nil {
-		return done.Reply, true, nil
-	}
-	alive, lost := context.WithCancelCause(ctx)
-	stop := make(chan struct{})
-	var wg sync.WaitGroup
-	wg.Go(func() { h.keep(alive, stop, lost) })
-	reply, err := do(alive)
-	close(stop)
-	wg.Wait()
-	ended := context.Cause(alive)
-	lost(nil)
+	done, err := h.take(ctx)
 	switch {
 	case err != nil:
+		return fail(err)
+	case done != nil && done.Large > 0:
+		return fail(sinks.Permanent(fmt.Errorf("the command was carried out before, and its reply of %d bytes was too large to be remembered", done.Large)))
+	case done != nil:
+		return done.Reply, true, nil
+	}
+	reply, lost, err := h.run(ctx, do)
+	if err != nil {
 		h.release(ctx)
 		return nil, false, err
-	case errors.Is(ended, sinks.ErrLeaseLost):
-		return nil, false, fmt.Errorf("inbox %s, %s: %w", i.opts.Bucket, id, ended)
 	}
+	// Also when the claim was lost meanwhile: the effect is there, and unless
+	// another attempt has begun, it can still be remembered.
 	if err := h.finish(ctx, reply); err != nil {
-		return nil, false, fmt.Errorf("inbox %s, %s: %w", i.opts.Bucket, id, err)
+		return fail(errors.Join(lost, err))
 	}
 	return reply, false, nil
 }
 
-// held is one attempt's hold on a command.
-type held struct {
-	inbox *Inbox
-	key   string
-	by    string
-	rev   uint64 // of what this attempt wrote last
-}
-
-func (h *held) value(done bool, reply []byte) []byte {
-	text, err := json.Marshal(claim{By: h.by, Until: time.Now().Add(h.inbox.opts.Claim), Done: done, Reply: reply})
-	if err != nil {
-		return nil // a struct of plain fields
+// run calls do while the claim is renewed, and says whether it was lost. Do may
+// end its goroutine.
+func (h *held) run(ctx context.Context, do func(context.Context) ([]byte, error)) (reply []byte, leaseLost, err error) {
+	alive, lost := context.WithCancelCause(ctx)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { h.keep(alive, stop, lost) })
+	defer func() {
+		close(stop)
+		wg.Wait()
+		lost(nil)
+	}()
+	if reply, err = do(alive); errors.Is(context.Cause(alive), sinks.ErrLeaseLost) {
+		leaseLost = sinks.ErrLeaseLost
 	}
-	return text
-}
-
-// take returns what is remembered of a command that was carried out, or nil when this
-// attempt has it. It waits for another that has it.
-func (h *held) take(ctx context.Context) (*claim, error) {
-	kv := h.inbox.kv
-	for {
-		entry, err := kv.Get(ctx, h.key)
-		if errors.Is(err, natsjs.ErrKeyNotFound) {
-			h.rev, err = kv.Create(ctx, h.key, h.value(false, nil))
-			if errors.Is(err, natsjs.ErrKeyExists) {
-				continue
-			}
-			return nil, err
-		}
-		if err != nil {
-			return nil, err
-		}
-		var c claim
-		if err := json.Unmarshal(entry.Value(), &c); err != nil {
-			return nil, fmt.Errorf("key %s: %w", h.key, err)
-		}
-		if c.Done {
-			return &c, nil
-		}
-		if c.By == h.by { // the answer to Create was lost
-			h.rev = entry.Revision()
-			return nil, nil
-		}
-		if left := time.Until(c.Until); left > 0 {
-			timer := time.NewTimer(min(left, inboxPoll))
-			select {
-			case <-ctx.Done():
-				timer.Stop()
-				return nil, context.Cause(ctx)
-			case <-timer.C:
-			}
-			continue
-		}
-		if h.inbox.opts.StopAtUnclear {
-			return nil, fmt.Errorf("an attempt was silent since %s: %w", c.Until.UTC().Format(time.RFC3339), sinks.ErrUnclear)
-		}
-		h.rev, err = kv.Update(ctx, h.key, h.value(false, nil), entry.Revision())
-		if changed(err) {
-			continue
-		}
-		return nil, err
-	}
-}
-
-// changed reports whether somebody else has written the key.
-func changed(err error) bool {
-	var api *natsjs.APIError
-	return errors.As(err, &api) && (api.ErrorCode == natsjs.JSErrCodeStreamWrongLastSequence || api.ErrorCode == codeWrongLastInCluster)
-}
-
-// codeWrongLastInCluster is what a stream with replicas says instead.
-const codeWrongLastInCluster natsjs.ErrorCode = 10164
-
-// keep renews the claim until stop is closed.
-func (h *held) keep(ctx context.Context, stop <-chan struct{}, lost context.CancelCauseFunc) {
-	every := h.inbox.opts.Claim / 3
-	ticker := time.NewTicker(every)
-	defer ticker.Stop()
-	last := time.Now()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-ticker.C:
-		}
-		err := h.write(context.WithoutCancel(ctx), every, h.value(false, nil))
-		switch {
-		case err == nil:
-			last = time.Now()
-		case changed(err), time.Since(last) >= h.inbox.opts.Claim:
-			lost(sinks.ErrLeaseLost)
-			return
-		}
-	}
-}
-
-// write replaces what this attempt wrote. An answer that was lost is found in
-// the bucket.
-func (h *held) write(ctx context.Context, within time.Duration, value []byte) error {
-	ctx, cancel := context.WithTimeout(ctx, within)
-	defer cancel()
-	rev, err := h.inbox.kv.Update(ctx, h.key, value, h.rev)
-	if err == nil {
-		h.rev = rev
-		return nil
-	}
-	if !changed(err) {
-		return err
-	}
-	entry, getErr := h.inbox.kv.Get(ctx, h.key)
-	if getErr != nil {
-		return err
-	}
-	var c claim
-	if json.Unmarshal(entry.Value(), &c) != nil || c.By != h.by {
-		return err
-	}
-	h.rev = entry.Revision()
-	if string(entry.Value()) == string(value) {
-		return nil
-	}
-	if rev, err = h.inbox.kv.Update(ctx, h.key, value, h.rev); err == nil {
-		h.rev = rev
-	}
-	return err
-}
-
-// finish remembers that the command was carried out. It tries for as long as
-// the claim holds, since the effect is there already.
-func (h *held) finish(ctx context.Context, reply []byte) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.inbox.opts.Claim)
-	defer cancel()
-	value := h.value(true, reply)
-	for {
-		err := h.write(ctx, h.inbox.opts.Claim/3, value)
-		if err == nil || changed(err) {
-			return err
-		}
-		timer := time.NewTimer(inboxPoll)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return err
-		case <-timer.C:
-		}
-	}
-}
-
-// release lets the next attempt begin at once. If that fails, it waits until
-// the claim is over.
-func (h *held) release(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.inbox.opts.Claim/3)
-	defer cancel()
-	_ = h.inbox.kv.Delete(ctx, h.key, natsjs.LastRevision(h.rev))
+	return reply, leaseLost, err
 }

@@ -53,14 +53,14 @@ func TestInboxLetsOneWorkerAtATime(t *testing.T) {
 	var running, calls atomic.Int64
 	var wg sync.WaitGroup
 	for range 6 {
-		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: time.Second})
+		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: 3 * time.Second})
 		wg.Go(func() {
 			reply, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
 				if running.Add(1) != 1 {
 					t.Error("two workers run the same command")
 				}
 				calls.Add(1)
-				timer := time.NewTimer(1500 * time.Millisecond) // longer than the claim
+				timer := time.NewTimer(4 * time.Second) // longer than the claim
 				<-timer.C
 				running.Add(-1)
 				return []byte("done"), nil

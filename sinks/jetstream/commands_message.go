@@ -27,10 +27,14 @@ const (
 	headerDeadOrigin   = "Rowcall-Dead-Origin"
 	headerDeadSubject  = "Rowcall-Dead-Subject"
 	headerDeadID       = "Rowcall-Dead-Id"
+	headerDeadCut      = "Rowcall-Dead-Cut"
 
 	commandType = "rowcall.command.v1"
 	// maxDeadError bounds the text of an error in a header.
 	maxDeadError = 2000
+	// deadRoom is what the headers of a dead letter take at most, with the
+	// longest error and id. So much less than the server allows may a command have.
+	deadRoom = 6 << 10
 )
 
 // putEnvelope writes all but the subject and the body.
@@ -138,6 +142,7 @@ func getDead(ref string, h nats.Header, body []byte) sinks.DeadCommand {
 	d.Dead.Reason, d.Dead.Error = sinks.DeadReason(h.Get(headerDeadReason)), h.Get(headerDeadError)
 	d.Dead.Attempts, _ = strconv.Atoi(h.Get(headerDeadAttempts))
 	d.Dead.Worker = h.Get(headerDeadWorker)
+	d.Cut, _ = strconv.Atoi(h.Get(headerDeadCut))
 	d.Dead.Time, _ = time.Parse(time.RFC3339Nano, h.Get(headerDeadTime))
 	return d
 }

@@ -74,14 +74,16 @@ func (c *commandConsumer) readAdvisories(ctx context.Context) error {
 		return err
 	}
 	subject := advisorySubject(c.queue)
-	for {
-		m, err := dead.GetMsg(ctx, 1, natsjs.WithGetMsgSubject(subject))
+	var faults []error
+	for next := uint64(1); ; {
+		m, err := dead.GetMsg(ctx, next, natsjs.WithGetMsgSubject(subject))
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
-			return nil
+			return errors.Join(faults...)
 		}
 		if err != nil {
-			return err
+			return errors.Join(append(faults, err)...)
 		}
+		next = m.Sequence + 1
 		var advisory struct {
 			Stream     string `json:"stream"`
 			StreamSeq  uint64 `json:"stream_seq"`
@@ -89,11 +91,12 @@ func (c *commandConsumer) readAdvisories(ctx context.Context) error {
 		}
 		if err := json.Unmarshal(m.Data, &advisory); err == nil && advisory.Stream == CommandStream(c.queue) {
 			if err := c.buryFallen(ctx, advisory.StreamSeq, advisory.Deliveries); err != nil {
-				return err
+				faults = append(faults, err) // the others do not wait for it
+				continue
 			}
 		}
 		if err := dead.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
-			return err
+			return errors.Join(append(faults, err)...)
 		}
 	}
 }

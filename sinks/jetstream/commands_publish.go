@@ -26,6 +26,10 @@ func (b *CommandBroker) Publish(ctx context.Context, envelopes []sinks.CommandEn
 	}
 	for i := range envelopes {
 		m := b.message(&envelopes[i])
+		if payload(m) > b.room() {
+			errs[i] = nats.ErrMaxPayload
+			continue
+		}
 		futures[i], errs[i] = b.js.PublishMsgAsync(m, natsjs.WithRetryAttempts(0), natsjs.WithExpectStream(CommandStream(envelopes[i].Queue)))
 	}
 	ctx, cancel := b.bounded(ctx)
@@ -50,6 +54,13 @@ func (b *CommandBroker) Publish(ctx context.Context, envelopes []sinks.CommandEn
 		return nil
 	}
 	return errs
+}
+
+// room is how large a command may be: should it become a dead letter, the
+// reason has to fit, too.
+func (b *CommandBroker) room() int64 {
+	limit := b.nc.MaxPayload()
+	return limit - min(deadRoom, limit/4)
 }
 
 func (b *CommandBroker) message(e *sinks.CommandEnvelope) *nats.Msg {
@@ -110,7 +121,7 @@ func (b *CommandBroker) missing(queue string) error {
 
 // tooLarge finds the limit that the message broke.
 func (b *CommandBroker) tooLarge(ctx context.Context, e *sinks.CommandEnvelope, ofStream bool) error {
-	large := &sinks.CommandTooLargeError{Queue: e.Queue, Name: e.Name, ID: e.ID, Size: int64(b.message(e).Size()), Limit: b.nc.MaxPayload()}
+	large := &sinks.CommandTooLargeError{Queue: e.Queue, Name: e.Name, ID: e.ID, Size: payload(b.message(e)), Limit: b.room()}
 	if ofStream {
 		large.Limit = 0
 		ctx, cancel := b.bounded(ctx)

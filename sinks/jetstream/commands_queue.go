@@ -51,7 +51,8 @@ func (b *CommandBroker) OpenQueue(ctx context.Context, queue string) error {
 	return nil
 }
 
-// commandConfig uses schedules where nothing can be dropped: the server has
+// commandConfig allows no direct reads: a replica that lags would show commands
+// and dead letters that are done with. It uses schedules where nothing can be dropped: the server has
 // them only with DiscardOld, which with a limit would drop the oldest command.
 func (b *CommandBroker) commandConfig(queue string) natsjs.StreamConfig {
 	c := natsjs.StreamConfig{
@@ -62,7 +63,6 @@ func (b *CommandBroker) commandConfig(queue string) natsjs.StreamConfig {
 		Storage:     natsjs.FileStorage,
 		Replicas:    b.opts.Replicas,
 		Duplicates:  b.opts.Duplicates,
-		AllowDirect: true,
 	}
 	if b.opts.MaxMessages > 0 || b.opts.MaxBytes > 0 {
 		c.Discard, c.MaxMsgs, c.MaxBytes = natsjs.DiscardNew, b.opts.MaxMessages, b.opts.MaxBytes
@@ -84,7 +84,6 @@ func (b *CommandBroker) deadConfig(queue string) natsjs.StreamConfig {
 		Storage:     natsjs.FileStorage,
 		Replicas:    b.opts.Replicas,
 		Duplicates:  deadDuplicates,
-		AllowDirect: true,
 	}
 }
 

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"io"
 	"net"
 	"strconv"
@@ -39,7 +40,7 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 		t.Helper()
 		w := new(commandWire)
 		nc, err := jetstream.Connect(url, &jetstream.ConnectOptions{
-			ReconnectWait: 10 * time.Millisecond, Nats: []nats.Option{nats.SetCustomDialer(w)},
+			ReconnectWait: 10 * time.Millisecond, Nats: natsDialer(w),
 		})
 		if err != nil {
 			t.Fatalf("Connect: %v", err)
@@ -103,10 +104,15 @@ func createCommandStream(t testing.TB, url string, config natsjs.StreamConfig) {
 type commandWire struct {
 	lose atomic.Int64
 	dead atomic.Bool
+	// prefix is what the answers that are lost begin with. Default: those to
+	// commands.
+	prefix string
 
 	mu   sync.Mutex
 	open net.Conn
 }
+
+func natsDialer(d nats.CustomDialer) []nats.Option { return []nats.Option{nats.SetCustomDialer(d)} }
 
 func (w *commandWire) Dial(network, address string) (net.Conn, error) {
 	if w.dead.Load() {
@@ -157,7 +163,7 @@ func (c *commandConn) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, err
 		}
-		if bytes.HasPrefix(body, []byte(`{"stream":"CMD_FLEET","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+		if bytes.HasPrefix(body, []byte(cmp.Or(c.wire.prefix, `{"stream":"CMD_FLEET","seq":`))) && c.wire.lose.Add(-1) >= 0 {
 			continue
 		}
 		c.left.Write(line)

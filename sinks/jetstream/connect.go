@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // ConnectOptions set up a connection. Nil and zero mean the defaults.
@@ -30,25 +32,10 @@ type ConnectOptions struct {
 	Nats []nats.Option
 }
 
-// An UnreachableError says which servers did not answer. It holds no
-// credentials.
-type UnreachableError struct {
-	Servers []string // host:port
-	Err     error
-}
-
-// Error implements error.
-func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("NATS is not reachable at %s: %v", strings.Join(e.Servers, ", "), e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *UnreachableError) Unwrap() error { return e.Err }
-
 // Connect connects to a server; serverURL may list several, separated by commas. It
-// tries once and returns an [UnreachableError] if that fails.
+// tries once and returns a [sinks.UnreachableError] if that fails.
 //
-// The connection has what a [Firehose] wants of one, and who makes his own
+// The connection has what a firehose wants of one, and who makes his own
 // should set it too: MaxReconnects(-1), because a connection that gives up ends
 // the firehose, and ReconnectBufSize(-1), because a buffer for the time without
 // a server only holds messages that are sent again anyway. Without them the
@@ -90,7 +77,7 @@ func Connect(serverURL string, opts *ConnectOptions) (*nats.Conn, error) {
 	}
 	nc, err := nats.Connect(serverURL, append(set, o.Nats...)...)
 	if err != nil {
-		return nil, &UnreachableError{Servers: servers, Err: err}
+		return nil, &sinks.UnreachableError{Broker: "NATS", Servers: servers, Err: err}
 	}
 	return nc, nil
 }

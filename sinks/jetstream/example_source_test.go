@@ -8,12 +8,13 @@ import (
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 // A listener of a stream, and a region that mirrors it: what they hear and hold
 // is what the other process's region does.
-func ExampleSource() {
+func ExampleNewSource() {
 	if err := exampleSource(context.Background()); err != nil {
 		fmt.Println(err)
 	}
@@ -70,8 +71,8 @@ func exampleSource(ctx context.Context) error {
 	}
 
 	// Another one reads all that the stream holds, and then ends.
-	source, err := jetstream.NewSource(nc, jetstream.RegionStreamName("shop", "seats"), &jetstream.SourceOptions{
-		Start: jetstream.Start{Oldest: true}, UntilTip: true,
+	source, err := jetstream.NewSource(nc, jetstream.RegionStreamName("shop", "seats"), &sinks.SourceOptions{
+		Start: sinks.Start{Oldest: true}, UntilTip: true,
 	})
 	if err != nil {
 		return err

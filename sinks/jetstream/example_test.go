@@ -51,7 +51,7 @@ func example(ctx context.Context) error {
 		return err
 	}
 
-	for m, err := range jetstream.Read(ctx, nc, firehose.Stream(), nil) {
+	for m, err := range jetstream.Read(ctx, nc, firehose.Name(), nil) {
 		if err != nil {
 			return err
 		}

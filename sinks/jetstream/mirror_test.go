@@ -19,6 +19,7 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -80,7 +81,7 @@ func publish(t testing.TB, nc *nats.Conn, r *tickets, opts *jetstream.Options) (
 	return publishWith(t, f, r)
 }
 
-func publishWith(t testing.TB, f *jetstream.Firehose, r *tickets) (stop func()) {
+func publishWith(t testing.TB, f *sinks.Firehose, r *tickets) (stop func()) {
 	t.Helper()
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -125,12 +126,12 @@ func regionStored(t testing.TB, nc *nats.Conn, r *tickets) {
 }
 
 // mirror follows the stream of tickets with a connection of its own.
-func mirror(t testing.TB, nc *nats.Conn, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
+func mirror(t testing.TB, nc *nats.Conn, opts *sinks.SourceOptions) (*tickets, *sinks.Source) {
 	t.Helper()
 	return mirrorOf(t, nc, "GRID_TRAINS_TICKETS", opts)
 }
 
-func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
+func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*tickets, *sinks.Source) {
 	t.Helper()
 	s, err := jetstream.NewSource(nc, stream, opts)
 	if err != nil {
@@ -277,7 +278,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		}
 		stop := publish(t, connect(t, server), region, nil)
 		if generation == 0 {
-			var s *jetstream.Source
+			var s *sinks.Source
 			m, s = mirror(t, connect(t, server), nil)
 			start(t, s)
 			ready(t, m)
@@ -291,7 +292,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		}
 		equal(t, "the mirror", m, region)
 		if generation == 1 {
-			var s *jetstream.Source
+			var s *sinks.Source
 			late, s = mirror(t, connect(t, server), nil)
 			start(t, s)
 			ready(t, late)
@@ -441,7 +442,7 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var gone *jetstream.HistoryError
+	var gone *sinks.HistoryError
 
 	m, s := mirror(t, connect(t, server), nil)
 	end := start(t, s)
@@ -452,7 +453,7 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 		t.Errorf("Run with a mirror that failed = %v, want a HistoryError", err)
 	}
 
-	_, s = mirror(t, connect(t, server), &jetstream.SourceOptions{Start: jetstream.Start{Sequence: 3}})
+	_, s = mirror(t, connect(t, server), &sinks.SourceOptions{Start: sinks.Start{Sequence: 3}})
 	if err := s.Run(t.Context()); !errors.As(err, &gone) {
 		t.Errorf("Run from a sequence that is gone = %v, want a HistoryError", err)
 	}

@@ -48,6 +48,11 @@ type Options struct {
 	// before the firehose asks what is stored and sends the rest again.
 	// Default [DefaultAckTimeout].
 	AckTimeout time.Duration
+	// TooLarge is what becomes of a message that is larger than the server or
+	// the stream allows. With [sinks.TooLargePark] its body is stored in the object
+	// store [ParkedName], and the message says where. Default: the firehose ends
+	// with a [sinks.TooLargeError].
+	TooLarge sinks.TooLargePolicy
 	// Logger gets a line when publishing is interrupted and when it goes on.
 	// Default: none.
 	Logger *slog.Logger

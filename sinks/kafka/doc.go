@@ -1,7 +1,7 @@
 // Package kafka stores events in Kafka topics: the firehose for readers of
 // Kafka.
 //
-// [Firehose] writes; any Kafka client reads. What a record looks like is
+// [New] makes a [sinks.Firehose] that writes; any Kafka client reads. What a record looks like is
 // described in package sinks: attributes are headers with the prefix "ce_" and
 // plain values, as the CloudEvents binding for Kafka has them, the value is the
 // JSON body, and the key is the partitionkey attribute. Each table has a topic
@@ -35,11 +35,16 @@
 // ends the subscription with an error that names it, and nothing behind it is
 // stored in its partition.
 //
-// Acknowledged: [Firehose.Stored] never runs ahead of the brokers'
+// Acknowledged: [sinks.Firehose.Stored] never runs ahead of the brokers'
 // acknowledgements, and of the commit of the Kafka transaction.
 //
 // Fenced: of two firehoses with one transactional id, the older one stops with
-// a [FencedError].
+// a [sinks.FencedError].
+//
+// # Groups
+//
+// Processes that share the work of a database's topics are members of a
+// [sinks.Group] on [Groups], which is a consumer group of Kafka.
 //
 // # What is not promised
 //

@@ -85,7 +85,7 @@ func (i *Inbox) create(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	defer rollback(ctx, tx)
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtext('rowcall inbox'))"); err != nil {
 		return err
 	}
@@ -93,6 +93,18 @@ func (i *Inbox) create(ctx context.Context) error {
 		return err
 	}
 	return tx.Commit(ctx)
+}
+
+// rollbackTimeout is how long a database may take to hear that a transaction
+// is over. It finds out by itself if the connection breaks.
+const rollbackTimeout = 5 * time.Second
+
+// rollback does nothing after a commit. It must not keep a worker from ending
+// whose database hangs.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_ = tx.Rollback(ctx)
 }
 
 type txKey struct{}
@@ -114,8 +126,7 @@ func (i *Inbox) Once(ctx context.Context, queue, id string, do func(context.Cont
 	if err != nil {
 		return fail(err)
 	}
-	// After a commit this does nothing.
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	defer rollback(ctx, tx)
 
 	// If another transaction has just inserted it, this waits for its end.
 	tag, err := tx.Exec(ctx, "INSERT INTO "+i.table+" (queue, id) VALUES ($1, $2) ON CONFLICT DO NOTHING", queue, id)

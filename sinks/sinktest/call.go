@@ -3,6 +3,7 @@ package sinktest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/rowcall/rowcall/sinks"
@@ -20,7 +21,7 @@ func callReplies(b *bench) {
 		r.Reply(append([]byte("carried out "), r.Body...))
 		return nil
 	}, &sinks.ServePolicy{FirstDelay: 10 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), b.patience())
 	defer cancel()
 	got, err := caller.Call(ctx, command("call"))
 	if err != nil || string(got.Body) != `carried out {"train":7}` {
@@ -56,12 +57,26 @@ func callAgain(b *bench) {
 func callDeadline(b *bench) {
 	var seen tally
 	c := b.connect()
-	ctx, cancel := context.WithTimeout(b.Context(), 200*time.Millisecond)
-	defer cancel()
-	_, err := c.Call(ctx, command("call"))
-	var late *sinks.CallTimeoutError
-	if !errors.As(err, &late) || !errors.Is(err, context.DeadlineExceeded) || late.ID != "call" {
-		b.Errorf("Call that nobody serves = %v, want a CallTimeoutError", err)
+	// A deadline before the command was stored is another error: the next one
+	// is later.
+	id := ""
+	for within := 200 * time.Millisecond; id == ""; within *= 2 {
+		this := fmt.Sprint("call-", within)
+		ctx, cancel := context.WithTimeout(b.Context(), within)
+		_, err := c.Call(ctx, command(this))
+		cancel()
+		var late *sinks.CallTimeoutError
+		var unsent *sinks.SendError
+		switch {
+		case !errors.Is(err, context.DeadlineExceeded), within > b.patience():
+			b.Fatalf("Call that nobody serves within %s = %v, want a CallTimeoutError", within, err)
+		case errors.As(err, &late):
+			if id = late.ID; id != this {
+				b.Errorf("Call of %s = %v with the id %s", this, err, id)
+			}
+		case !errors.As(err, &unsent):
+			b.Logf("Call within %s = %v", within, err)
+		}
 	}
 	// Nobody waits for it any more: it is not carried out behind the caller's
 	// back.
@@ -69,9 +84,20 @@ func callDeadline(b *bench) {
 		seen.add(r.ID)
 		return nil
 	}, nil)
-	if d := b.dead(c, 1)[0]; d.Dead.Reason != sinks.DeadExpired {
-		b.Errorf("dead letter %+v, want reason %s", d.Dead, sinks.DeadExpired)
-	}
+	b.eventually("the dead letter of "+id, func() error {
+		for d, err := range c.Dead(b.Context(), fleet) {
+			if err != nil {
+				return err
+			}
+			if d.Dead.Reason != sinks.DeadExpired {
+				b.Fatalf("dead letter %+v, want reason %s", d.Dead, sinks.DeadExpired)
+			}
+			if d.Envelope.ID == id {
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
 	if seen.len() != 0 {
 		b.Error("the command was carried out after the deadline")
 	}

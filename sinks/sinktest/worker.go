@@ -11,29 +11,70 @@ import (
 )
 
 func longHandler(b *bench) {
+	const lease = 2 * time.Second
 	var seen tally
-	done := make(chan struct{})
-	policy := &sinks.ServePolicy{Lease: time.Second}
+	policy := &sinks.ServePolicy{Lease: lease}
+	done := make(chan error, 10)
 	handler := func(ctx context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
-		timer := time.NewTimer(3500 * time.Millisecond)
+		timer := time.NewTimer(lease * 5 / 2)
 		defer timer.Stop()
 		select {
 		case <-ctx.Done():
-			b.Errorf("the handler's context ended: %v", context.Cause(ctx))
+			done <- fmt.Errorf("the handler's context ended: %w", context.Cause(ctx))
 		case <-timer.C:
+			done <- nil
 		}
-		close(done)
 		return nil
 	}
 	b.serve(b.connect(), handler, policy)
 	c := b.connect()
 	b.serve(c, handler, policy)
-	b.send(c, command("long"))
-	wait(b, "the long handler", done)
-	b.empty(c)
-	if n := len(seen.of("long")); n != 1 {
-		b.Errorf("a handler longer than its lease was begun %d times, want once", n)
+	// A machine that stands still for half a lease may lose it. Then the test
+	// says nothing, and is done again.
+	for try := 1; ; try++ {
+		id := fmt.Sprint("long-", try)
+		longest := stalls()
+		b.send(c, command(id))
+		err := wait(b, "the long handler", done)
+		b.empty(c)
+		n, stall := len(seen.of(id)), longest()
+		if err == nil && n == 1 {
+			return
+		}
+		if stall < lease/6 || try == 5 {
+			b.Fatalf("a handler longer than its lease was begun %d times, and ended with %v; want once, without an error", n, err)
+		}
+		b.Logf("the machine stood still for %s", stall)
+		for range n - 1 {
+			_ = wait(b, "the other handlers", done)
+		}
+	}
+}
+
+// stalls watches the clock until the function that it returns is called, which says
+// for how long this process got no time at most.
+func stalls() (end func() time.Duration) {
+	const every = 20 * time.Millisecond
+	var longest time.Duration
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		ticker := time.NewTicker(every)
+		defer ticker.Stop()
+		for last := time.Now(); ; last = time.Now() {
+			select {
+			case <-stop:
+				return
+			case <-ticker.C:
+				longest = max(longest, time.Since(last)-every)
+			}
+		}
+	}()
+	return func() time.Duration {
+		close(stop)
+		<-done
+		return longest
 	}
 }
 
@@ -92,7 +133,7 @@ func drainGivesBack(b *bench) {
 			b.Errorf("the handler's context ended with %v, want ErrDrained", context.Cause(ctx))
 		}
 		return context.Cause(ctx)
-	}, &sinks.ServePolicy{DrainTimeout: 100 * time.Millisecond, MaxAttempts: 1})
+	}, &sinks.ServePolicy{DrainTimeout: 100 * time.Millisecond, MaxAttempts: 1, Lease: 10 * time.Minute})
 	b.send(c, command("slow"))
 	wait(b, "the command", started)
 	var e *sinks.DrainError
@@ -108,16 +149,12 @@ func drainGivesBack(b *bench) {
 	b.serve(next, func(context.Context, *sinks.Received) error {
 		again <- struct{}{}
 		return nil
-	}, nil)
-	start := time.Now()
+	}, &sinks.ServePolicy{Lease: 10 * time.Minute})
 	wait(b, "the command again", again)
-	if d := time.Since(start); d > sinks.DefaultLease/2 {
-		b.Errorf("a command that was given back came after %s", d)
-	}
 }
 
 func workerKilled(b *bench) {
-	started, hang := make(chan struct{}, 1), make(chan struct{})
+	started, hang := make(chan struct{}, 10), make(chan struct{})
 	defer close(hang)
 	policy := &sinks.ServePolicy{Lease: time.Second}
 	victim := b.server.Connect(b.TB)
@@ -130,19 +167,20 @@ func workerKilled(b *bench) {
 	b.send(c, command("k"))
 	wait(b, "the command", started)
 	victim.Kill()
-	attempts := make(chan int, 1)
+	attempts := make(chan int, 10)
 	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		attempts <- r.Attempt
 		return nil
 	}, policy)
-	if n := wait(b, "another worker", attempts); n != 2 {
+	// More than 2 if the victim stood still for a lease before it died.
+	if n := wait(b, "another worker", attempts); n < 2 {
 		b.Errorf("another worker gets it as attempt %d, want 2", n)
 	}
 	b.empty(c)
 }
 
 func workerKilledAtLast(b *bench) {
-	started, hang := make(chan struct{}, 1), make(chan struct{})
+	started, hang := make(chan struct{}, 10), make(chan struct{})
 	defer close(hang)
 	policy := &sinks.ServePolicy{Lease: time.Second, MaxAttempts: 1}
 	victim := b.server.Connect(b.TB)
