@@ -197,6 +197,14 @@ func (s *Source) decode(ctx context.Context, r LogReader, m *LogMessage) (Part, 
 		return Part{}, false, nil
 	}
 	p, err := s.decoder.Decode(m.Address, m.Attribute, m.Body)
+	if parked, ok := errors.AsType[*ParkedError](err); ok {
+		if log, can := s.log.(Unparker); can {
+			var body []byte
+			if body, err = log.Unpark(ctx, parked.Ref); err == nil {
+				p, err = s.decoder.Decode(m.Address, m.Attribute, body)
+			}
+		}
+	}
 	if err != nil {
 		return p, false, fmt.Errorf("%s: %s: %w", s.log.Name(), r.Describe(m.Place), err)
 	}
