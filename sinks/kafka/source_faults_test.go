@@ -66,10 +66,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 		for !batches[to-1].Last {
 			to++
 		}
-		f, err := tryOpen(t, c, &kafka.Options{MaxPendingBytes: 1 + r.IntN(50_000)})
-		for err != nil { // it was hit by a fault meant for readers
-			f, err = tryOpen(t, c, nil)
-		}
+		f := openAmongFaults(t, c, &kafka.Options{MaxPendingBytes: 1 + r.IntN(50_000)})
 		sent := batches[:to]
 		if next := to; next < len(batches) && len(batches[next].Events) > 1 && batches[next].Kind == listeners.Changes {
 			cut := *batches[next] // the rest of it was never sent
@@ -91,19 +88,34 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 			wires[r.IntN(len(wires))].Cut()
 		}
 		if late.IsZero() && to > len(batches)/2 {
-			store(t, open(t, c, nil), batches[:to])
+			store(t, openAmongFaults(t, c, nil), batches[:to])
 			late = lastOf(want, batches[to-1].Position)
 			read(sinks.SourceOptions{Start: sinks.Start{After: late}})
 		}
 		from = to
 	}
-	store(t, open(t, c, nil), batches)
+	store(t, openAmongFaults(t, c, nil), batches)
 	end := want[len(want)-1].Position
 	for i, rec := range recorders[:2] {
 		wholeTransactions(t, "reader "+string(rune('0'+i)), want, waitFor(t, rec, end))
 	}
 	rest := slices.DeleteFunc(slices.Clone(want), func(b *listeners.Batch) bool { return b.Position.Compare(late) <= 0 })
 	wholeTransactions(t, "the late reader", rest, waitFor(t, recorders[2], end))
+}
+
+// openAmongFaults tries again, since a fault that was meant for readers may hit a
+// writer.
+func openAmongFaults(t testing.TB, c *cluster, opts *kafka.Options) *sinks.Firehose {
+	t.Helper()
+	for tries := 1; ; tries++ {
+		f, err := tryOpen(t, c, opts)
+		if err == nil {
+			return f
+		}
+		if tries == 20 {
+			t.Fatalf("Open: %v", err)
+		}
+	}
 }
 
 // lastOf returns the position of the last of these batches that is not behind
