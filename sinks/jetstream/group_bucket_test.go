@@ -124,9 +124,17 @@ func TestGroupCheckpointOfAQuietPartitionMoves(t *testing.T) {
 	}))
 	defer func() { _ = end() }()
 	store(t, f, []*listeners.Batch{sinktest.Transaction(30, 1)})
-	if got := <-heard; got != sinktest.At(30, 0) {
-		t.Errorf("heard %s, want the only one behind the purge", got)
-	}
+	eventually(t, "the only one behind the purge is heard", func() bool {
+		select {
+		case got := <-heard:
+			if got != sinktest.At(30, 0) {
+				t.Errorf("heard %s, want the only one behind the purge", got)
+			}
+			return true
+		default:
+			return false
+		}
+	})
 	if err := end(); err != nil {
 		t.Errorf("Run behind a purge of what was handled = %v, want nil", err)
 	}
@@ -135,30 +143,61 @@ func TestGroupCheckpointOfAQuietPartitionMoves(t *testing.T) {
 func TestGroupRefusesAnotherNumberOfPartitions(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
 	store(t, open(t, nc, nil), []*listeners.Batch{sinktest.Transaction(1, 500)})
-	run := func(name string, partitions int) error {
+	run := func(partitions int, until func() bool) error {
 		g, err := jetstream.NewGroups(nc, "shop", &jetstream.GroupsOptions{Partitions: partitions})
 		if err != nil {
 			t.Fatal(err)
 		}
-		group, err := sinks.NewGroup(g, name, nil)
+		group, err := sinks.NewGroup(g, "repricer", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
 		defer stop()
-		return group.Run(ctx, func(sinks.GroupPartition) listeners.Listener {
-			return listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
-		})
+		ended := make(chan error, 1)
+		go func() {
+			ended <- group.Run(ctx, func(sinks.GroupPartition) listeners.Listener {
+				return listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
+			})
+		}()
+		if until != nil {
+			eventually(t, "the group has begun", until)
+			stop()
+		}
+		return <-ended
 	}
 	var wrong *jetstream.StreamError
-	if err := run("a", 8); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "Partitions") {
+	if err := run(32, func() bool { next, _ := checkpoints(t, nc); return len(next) == 32 }); err != nil {
+		t.Errorf("Run with more partitions than the stream has = %v, want nil", err)
+	}
+	if err := run(16, nil); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "32") {
+		t.Errorf("Run of a group of 32 partitions with 16 = %v, want a StreamError with the remedy", err)
+	}
+}
+
+// What is in a partition that the group does not read would be missed.
+func TestGroupRefusesTooFewPartitions(t *testing.T) {
+	nc := connect(t, natstest.Run(t))
+	store(t, open(t, nc, nil), []*listeners.Batch{sinktest.Transaction(1, 500)})
+	g, err := jetstream.NewGroups(nc, "shop", &jetstream.GroupsOptions{Partitions: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := sinks.NewGroup(g, "repricer", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	defer stop()
+	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener {
+		return listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
+	})
+	var wrong *jetstream.StreamError
+	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), "Partitions") {
 		t.Errorf("Run with 8 partitions on a stream with 16 = %v, want a StreamError with the remedy", err)
 	}
-	if err := run("b", 16); err != nil {
-		t.Errorf("Run = %v, want nil", err)
-	}
-	if err := run("b", 32); !errors.As(err, &wrong) || !strings.Contains(err.Error(), "16") {
-		t.Errorf("Run of a group of 16 partitions with 32 = %v, want a StreamError with the remedy", err)
+	if next, _ := checkpoints(t, nc); len(next) > 0 {
+		t.Errorf("there are %d checkpoints, want none, so that the group can begin with the right number", len(next))
 	}
 }
 

@@ -106,6 +106,9 @@ func (j *groupJoin) open() error {
 func (j *groupJoin) begin(ctx context.Context) error {
 	e, err := j.bucket.latest(ctx, groupBegin)
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		if err := j.groups.checkPartitions(ctx); err != nil {
+			return err
+		}
 		s := groupStart{Partitions: j.groups.opts.Partitions}
 		if s.Mark, err = j.groups.start(ctx, j.member.Start); err != nil {
 			return err
