@@ -82,7 +82,8 @@ func (j *groupJoin) patience() time.Duration {
 // open finds where the group begins.
 func (j *groupJoin) open() error {
 	c := &cursor{nc: j.groups.nc, js: j.groups.js, stream: j.groups.opts.Stream, log: j.log}
-	return c.persist(j.ctx, func(ctx context.Context) error {
+	var wrong *sinks.PlaceError
+	err := c.persist(j.ctx, func(ctx context.Context) error {
 		kv, err := j.groups.bucket(ctx)
 		if err != nil {
 			return err
@@ -91,13 +92,23 @@ func (j *groupJoin) open() error {
 			nc: j.groups.nc, kv: kv, bucket: j.groups.opts.Bucket,
 			prefix: sinks.EscapeToken(j.groups.opts.Stream) + "." + sinks.EscapeToken(j.member.Group) + ".",
 		}
-		return j.begin(ctx)
+		if err := j.begin(ctx); !errors.As(err, &wrong) {
+			return err
+		}
+		return nil
 	})
+	if wrong != nil {
+		return wrong
+	}
+	return err
 }
 
 func (j *groupJoin) begin(ctx context.Context) error {
 	e, err := j.bucket.latest(ctx, groupBegin)
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		if err := j.groups.checkPartitions(ctx); err != nil {
+			return err
+		}
 		s := groupStart{Partitions: j.groups.opts.Partitions}
 		if s.Mark, err = j.groups.start(ctx, j.member.Start); err != nil {
 			return err

@@ -117,7 +117,7 @@ func (g *Groups) Join(ctx context.Context, m *sinks.GroupMember) error {
 		err := g.session(ctx, m)
 		switch {
 		case err == nil, ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, errSilent)):
-			return nil //nolint:nilerr // the member was told to leave
+			return nil
 		case !errors.Is(err, errSilent):
 			return fmt.Errorf("group %s: %w", m.Group, err)
 		}

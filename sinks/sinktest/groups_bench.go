@@ -211,7 +211,7 @@ type groupTally struct {
 type groupShare struct {
 	member *groupMember
 	last   map[string]int // index of the last event handled, by key
-	next   map[string]int // where the one before it stood when it began; nil if that was an orderly end
+	next   map[string]int // where it has to begin at the earliest, by key: behind what the one before it has handled, if that left in order
 	busy   bool
 	dead   bool // killed, or it has lost the partition: its last checkpoint may be missing
 	buried bool // killed
@@ -302,7 +302,7 @@ func (g *groupTally) listener(m *groupMember, p sinks.GroupPartition, l listener
 	var s *groupShare
 	return listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
 		if s == nil {
-			s = &groupShare{member: m, last: make(map[string]int)}
+			s = &groupShare{member: m, last: make(map[string]int), next: make(map[string]int)}
 			g.begin(p, s)
 		}
 		if !g.enter(s) {
@@ -322,9 +322,11 @@ func (g *groupTally) begin(p sinks.GroupPartition, s *groupShare) {
 		if before.busy && !before.buried {
 			g.fail("%s begins with partition %s while %s handles it", s.member.name, p, before.member.name)
 		}
-		s.next = maps.Clone(g.done)
-		if before.dead || before.member.cut.Load() {
-			s.next = nil
+		if !before.dead && !before.member.cut.Load() {
+			maps.Copy(s.next, before.next)
+			for key, last := range before.last {
+				s.next[key] = last + 1
+			}
 		}
 	}
 	g.shares[p] = s
@@ -367,7 +369,7 @@ func (g *groupTally) handled(s *groupShare, key string, at listeners.Position) {
 		g.fail("%s was told event %d of key %s after event %d", s.member.name, index, key, last)
 	case index > g.done[key]:
 		g.fail("%s was told event %d of key %s, but %d was not handled", s.member.name, index, key, g.done[key])
-	case !later && s.next != nil && index < s.next[key]:
+	case !later && index < s.next[key]:
 		g.fail("%s was told event %d of key %s again, although the member before it had left in order behind event %d", s.member.name, index, key, s.next[key])
 	}
 	if index < g.done[key] {
