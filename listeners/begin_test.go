@@ -56,8 +56,7 @@ func TestNameThatLeavesAnEmptyFeedWithoutHistoryIsTold(t *testing.T) {
 		put(t, f, 1)
 		again := subscribe(t, f, "s", new(listenertest.Recorder), durably(s), nil)
 		<-again.Done()
-		var gone *listeners.HistoryError
-		if !errors.As(again.Err(), &gone) {
+		if _, gone := errors.AsType[*listeners.HistoryError](again.Err()); !gone {
 			t.Errorf("Err() = %v, want a HistoryError", again.Err())
 		}
 	})

@@ -188,9 +188,17 @@ func TestBehindEndsTheSameWhenChangesComeAgain(t *testing.T) {
 	}
 	var all []*listeners.Batch
 	for i, e := range []listeners.Event{
-		event(listeners.Create, 1, "a"), event(listeners.Create, 2, "b"), event(listeners.Update, 1, "c"), event(listeners.Delete, 2, ""),
-		event(listeners.Create, 3, "d"), {Op: listeners.Truncate, Schema: trainSchema}, event(listeners.Create, 2, "e"),
-		event(listeners.Update, 2, "f"), event(listeners.Create, 4, "g"), event(listeners.Delete, 4, ""), event(listeners.Create, 1, "h"),
+		event(listeners.Create, 1, "a"),
+		event(listeners.Create, 2, "b"),
+		event(listeners.Update, 1, "c"),
+		event(listeners.Delete, 2, ""),
+		event(listeners.Create, 3, "d"),
+		{Op: listeners.Truncate, Schema: trainSchema},
+		event(listeners.Create, 2, "e"),
+		event(listeners.Update, 2, "f"),
+		event(listeners.Create, 4, "g"),
+		event(listeners.Delete, 4, ""),
+		event(listeners.Create, 1, "h"),
 	} {
 		all = append(all, &listeners.Batch{
 			Position: listeners.Position{Epoch: 1, Commit: uint64(i) + 1}, First: true, Last: true, Events: []listeners.Event{e},

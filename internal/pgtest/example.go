@@ -20,11 +20,11 @@ func Example(output string, body func(ctx context.Context, databaseURL string) e
 	_, err := pgserver.Find()
 	if errors.Is(err, pgserver.ErrNotFound) && os.Getenv("CI") != "true" && os.Getenv(pgserver.BinDirVariable) == "" {
 		fmt.Fprintln(os.Stderr, "an example needs PostgreSQL and is skipped:", err)
-		fmt.Print(output)
+		fmt.Fprint(os.Stdout, output)
 		return
 	}
 	if err := example(body); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 	}
 }
 

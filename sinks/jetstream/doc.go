@@ -102,6 +102,11 @@
 //	group, err := sinks.NewGroup(groups, "repricer", nil)
 //	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return repricer })
 //
+// # Positions
+//
+// [NewPositions] makes a store for durable subscriptions of any source, in a KV
+// bucket: a listener goes on where it was, on whatever machine it runs.
+//
 // # Commands
 //
 // [CommandBroker] keeps the queues of [sinks.Commands]. Queue "fleet" is the

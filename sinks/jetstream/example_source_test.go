@@ -3,10 +3,9 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/rowcall/rowcall/grid"
-	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -15,9 +14,7 @@ import (
 // A listener of a stream, and a region that mirrors it: what they hear and hold
 // is what the other process's region does.
 func ExampleNewSource() {
-	if err := exampleSource(context.Background()); err != nil {
-		fmt.Println(err)
-	}
+	natstest.Example(exampleSource)
 	// Output:
 	// the mirror holds 2 seats; 12A costs 40
 	// create 12A
@@ -25,18 +22,8 @@ func ExampleNewSource() {
 	// update 12A
 }
 
-func exampleSource(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "source")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	server, err := natsserver.Start(ctx, &natsserver.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-	nc, err := jetstream.Connect(server.URL(), nil)
+func exampleSource(ctx context.Context, url string) error {
+	nc, err := jetstream.Connect(url, nil)
 	if err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 // prints its error.
 func Example(body func(ctx context.Context, url string) error) {
 	if err := example(body); err != nil {
-		fmt.Println(err)
+		fmt.Fprintln(os.Stdout, err)
 	}
 }
 
