@@ -95,6 +95,7 @@ func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position,
 // fails as [Region.Put] does.
 func (r *Region[K, V]) Update(ctx context.Context, k K, fn func(V) (V, error)) (listeners.Position, error) {
 	pos, err := r.update(ctx, k, fn)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: update in region %q: %w", r.name, err)
 	}
@@ -149,6 +150,7 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 // are in memory at once. PutAll waits and fails as [Region.Put] does.
 func (r *Region[K, V]) PutAll(ctx context.Context, pairs iter.Seq2[K, V]) (listeners.Position, error) {
 	pos, err := r.putAll(ctx, pairs)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: put all into region %q: %w", r.name, err)
 	}
@@ -183,6 +185,7 @@ func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (liste
 // the position is zero. Clear waits and fails as [Region.Put] does.
 func (r *Region[K, V]) Clear(ctx context.Context) (listeners.Position, error) {
 	pos, err := r.clear(ctx)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: clear region %q: %w", r.name, err)
 	}

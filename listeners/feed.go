@@ -88,6 +88,7 @@ type Feed struct {
 	failure *ListenerError // why it ended, without a subscription; nil if it was closed
 
 	waiters atomic.Int32 // writers in Reserve that found no space
+	woken   atomic.Bool  // by Append, somebody who waited, since the last Yield
 }
 
 // A node is a place in the log. Readers hold the node behind what they have

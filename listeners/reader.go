@@ -14,6 +14,7 @@ func (s *Subscription) wake() {
 	if s.waiting.Load() && s.waiting.CompareAndSwap(true, false) {
 		select {
 		case s.wakeup <- struct{}{}:
+			s.feed.woken.Store(true)
 		default:
 		}
 	}
