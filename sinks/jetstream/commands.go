@@ -196,7 +196,19 @@ func (b *CommandBroker) open() error {
 	if b.closed {
 		return sinks.ErrCommandsClosed
 	}
+	if b.nc.IsClosed() {
+		return b.closedFor(nats.ErrConnectionClosed)
+	}
 	return nil
+}
+
+// closedFor says that no other try will do when the connection is closed: it
+// does not come back.
+func (b *CommandBroker) closedFor(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("%w: %w", sinks.ErrCommandsClosed, err)
+	}
+	return err
 }
 
 // bounded is the context of one request: an answer that is lost with its

@@ -52,7 +52,7 @@ func (d *commandDelivery) tell(ctx context.Context, what string) error {
 	ctx, cancel := d.broker.bounded(ctx)
 	defer cancel()
 	if _, err := d.broker.nc.RequestWithContext(ctx, d.msg.Reply, []byte(what)); err != nil {
-		return fmt.Errorf("%s: %w", d.origin(), err)
+		return fmt.Errorf("%s: %w", d.origin(), d.broker.closedFor(err))
 	}
 	return nil
 }
