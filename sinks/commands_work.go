@@ -136,17 +136,21 @@ func (s *server) reply(ctx context.Context, env *CommandEnvelope, r CommandReply
 // settle tells the broker how a delivery ended, again and again until the lease
 // is over: then the broker delivers it anew anyway.
 func (s *server) settle(ctx context.Context, end func(context.Context) error) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.policy.Lease)
+	ctx = context.WithoutCancel(ctx)
+	err := end(ctx)
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.policy.Lease)
 	defer cancel()
 	for try := 1; ; try++ {
-		err := end(ctx)
-		if err == nil {
-			return nil
-		}
 		if final(err) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
 			s.counters.ackFailures.Add(1)
 			s.log.WarnContext(ctx, "the end of a command was not confirmed; it will be delivered again", "queue", s.queue, "error", err)
 			return err
+		}
+		if err = end(ctx); err == nil {
+			return nil
 		}
 	}
 }

@@ -41,7 +41,11 @@ func (d *commandDelivery) origin() string {
 
 // Envelope implements [sinks.CommandDelivery].
 func (d *commandDelivery) Envelope() (*sinks.CommandEnvelope, error) {
-	return getEnvelope(d.msg.Subject, d.msg.Header, d.msg.Data, d.origin())
+	env, err := getEnvelope(d.msg.Subject, d.msg.Header, d.msg.Data, "")
+	if env.ID == "" {
+		env.ID = d.origin()
+	}
+	return env, err
 }
 
 // Attempt implements [sinks.CommandDelivery].
