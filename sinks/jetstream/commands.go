@@ -61,6 +61,8 @@ type CommandBroker struct {
 	js   natsjs.JetStream
 	opts CommandOptions
 
+	noAnswer error // the cause of bounded, made once
+
 	mu      sync.Mutex
 	closed  bool
 	replies *nats.Subscription
@@ -109,7 +111,10 @@ func NewCommandBroker(nc *nats.Conn, opts *CommandOptions) (*CommandBroker, erro
 	if err != nil {
 		return nil, fmt.Errorf("commands on JetStream: %w", err)
 	}
-	return &CommandBroker{nc: nc, js: js, opts: o, scheduled: make(map[string]bool)}, nil
+	return &CommandBroker{
+		nc: nc, js: js, opts: o, scheduled: make(map[string]bool),
+		noAnswer: fmt.Errorf("no answer from the server within %s: %w", o.AckTimeout, context.DeadlineExceeded),
+	}, nil
 }
 
 // CommandStream returns the name of the stream that holds a queue: "CMD_" and
@@ -196,11 +201,23 @@ func (b *CommandBroker) open() error {
 	if b.closed {
 		return sinks.ErrCommandsClosed
 	}
+	if b.nc.IsClosed() {
+		return b.closedFor(nats.ErrConnectionClosed)
+	}
 	return nil
+}
+
+// closedFor says that no other try will do when the connection is closed: it
+// does not come back.
+func (b *CommandBroker) closedFor(err error) error {
+	if errors.Is(err, nats.ErrConnectionClosed) {
+		return fmt.Errorf("%w: %w", sinks.ErrCommandsClosed, err)
+	}
+	return err
 }
 
 // bounded is the context of one request: an answer that is lost with its
 // connection would otherwise be waited for until ctx ends.
 func (b *CommandBroker) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, b.opts.AckTimeout, fmt.Errorf("no answer from the server within %s: %w", b.opts.AckTimeout, context.DeadlineExceeded))
+	return context.WithTimeoutCause(ctx, b.opts.AckTimeout, b.noAnswer)
 }

@@ -222,13 +222,19 @@ func (c *commandConsumer) end(ctx context.Context) []*nats.Msg {
 	return c.pull.end(ctx)
 }
 
+// more reports whether there are commands that the server has yet to deliver.
+func (c *commandConsumer) more(ctx context.Context) bool {
+	consumer, err := c.broker.js.Consumer(ctx, CommandStream(c.queue), c.queue)
+	return err == nil && consumer.CachedInfo().NumPending > 0
+}
+
 // giveBack ends the open request, and what it has brought meanwhile goes back,
 // except what is in its last attempt.
 func (c *commandConsumer) giveBack(ctx context.Context) []sinks.CommandDelivery {
 	ctx, cancel := c.broker.bounded(context.WithoutCancel(ctx))
 	defer cancel()
 	var last []sinks.CommandDelivery
-	for _, d := range c.addAll(c.pull.finish(ctx)) {
+	for _, d := range c.addAll(c.pull.finish(ctx, c.more)) {
 		if d.Attempt() >= c.opts.MaxAttempts {
 			last = append(last, d)
 			continue
@@ -242,7 +248,7 @@ func (c *commandConsumer) giveBack(ctx context.Context) []sinks.CommandDelivery 
 func (c *commandConsumer) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), c.broker.opts.AckTimeout) //nolint:contextcheck // Close has none
 	defer cancel()
-	for _, m := range c.pull.finish(ctx) {
+	for _, m := range c.pull.finish(ctx, c.more) {
 		_ = c.broker.nc.Publish(m.Reply, []byte(ackNak))
 	}
 	c.broker.nc.RemoveStatusListener(c.connected)

@@ -41,7 +41,11 @@ func (d *commandDelivery) origin() string {
 
 // Envelope implements [sinks.CommandDelivery].
 func (d *commandDelivery) Envelope() (*sinks.CommandEnvelope, error) {
-	return getEnvelope(d.msg.Subject, d.msg.Header, d.msg.Data, d.origin())
+	env, err := getEnvelope(d.msg.Subject, d.msg.Header, d.msg.Data, "")
+	if env.ID == "" {
+		env.ID = d.origin()
+	}
+	return env, err
 }
 
 // Attempt implements [sinks.CommandDelivery].
@@ -52,7 +56,7 @@ func (d *commandDelivery) tell(ctx context.Context, what string) error {
 	ctx, cancel := d.broker.bounded(ctx)
 	defer cancel()
 	if _, err := d.broker.nc.RequestWithContext(ctx, d.msg.Reply, []byte(what)); err != nil {
-		return fmt.Errorf("%s: %w", d.origin(), err)
+		return fmt.Errorf("%s: %w", d.origin(), d.broker.closedFor(err))
 	}
 	return nil
 }

@@ -120,9 +120,9 @@ func (p *pull) heard() {
 }
 
 // finish is end for a request that the server may still answer. A message that
-// the server finds nobody for counts as delivered, so it is left what little time it
-// needs for those that there are.
-func (p *pull) finish(ctx context.Context) []*nats.Msg {
+// the server finds nobody for counts as delivered, so it is left the time it
+// needs for those that there are, as more says, but at most as long as ctx.
+func (p *pull) finish(ctx context.Context, more func(context.Context) bool) []*nats.Msg {
 	var all []*nats.Msg
 	quiet := time.NewTimer(pullQuiet)
 	defer quiet.Stop()
@@ -135,6 +135,10 @@ func (p *pull) finish(ctx context.Context) []*nats.Msg {
 			}
 			continue
 		case <-quiet.C:
+			if more(ctx) {
+				quiet.Reset(pullQuiet)
+				continue
+			}
 		case <-ctx.Done():
 		}
 		break

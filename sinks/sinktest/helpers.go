@@ -120,7 +120,7 @@ func (b *bench) dead(c *sinks.Commands, n int) []sinks.DeadCommand {
 			found = append(found, d)
 		}
 		if len(found) != n {
-			return fmt.Errorf("Dead(%s) has %d letters, want %d", fleet, len(found), n)
+			return fmt.Errorf("Dead(%s) has %d letters, want %d: %+v", fleet, len(found), n, found)
 		}
 		return nil
 	})
