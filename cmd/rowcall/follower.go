@@ -108,9 +108,17 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	}
 	var aside sync.WaitGroup
 	ended := make(chan struct{})
+	running, stop := context.WithCancel(ctx)
 	aside.Go(func() { f.saveWhile(ended, keeper, sub) })
 	aside.Go(func() { closeSoon(ctx, ended, sub) })
-	err = source.Run(ctx)
+	aside.Go(func() {
+		defer stop() // a source runs on without its subscriptions
+		select {
+		case <-sub.Done():
+		case <-ended:
+		}
+	})
+	err = source.Run(running)
 	close(ended)
 	aside.Wait()
 	f.save(context.WithoutCancel(ctx), keeper, sub)
@@ -155,7 +163,7 @@ func (f *follower) saveWhile(ended <-chan struct{}, keeper listeners.PositionKee
 // the broker knows what it has.
 func (f *follower) save(ctx context.Context, keeper listeners.PositionKeeper, sub *listeners.Subscription) {
 	at := sub.Stored()
-	if at.Compare(f.stored()) <= 0 {
+	if at.Compare(f.stored()) <= 0 || at.Commit == 0 { // the second: a live marker in an empty stream
 		return
 	}
 	if err := keeper.Save(ctx, at); err != nil {

@@ -58,7 +58,7 @@ func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		}
 		g.told = false
 	}
-	g.fresh = false
+	g.fresh = g.fresh && b.Kind == listeners.Live // as an empty stream begins
 	if !g.told {
 		g.after = b.Position
 	}

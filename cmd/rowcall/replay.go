@@ -49,6 +49,9 @@ If what --from-seq, --from-lsn or --from-position names is gone, that is an erro
   # A new Kafka gets the history of some tables:
   rowcall replay --from nats --to kafka://localhost:9092 --tables 'sales.*'
 
+  # Out of Kafka again:
+  rowcall replay --from kafka://localhost:9092 --database shop --since 2h
+
   # Another NATS server follows:
   rowcall replay --to nats --to-nats-url nats://backup:4222 --follow
 
@@ -117,10 +120,8 @@ func (f *replayFlags) checkTo(a *app, cmd *cobra.Command) error {
 	case f.toNATS.url != "":
 		faults = append(faults, checkNATSURL("--to-nats-url", f.toNATS.url))
 	}
-	for _, flag := range []string{"to-nats-url", "to-nats-creds", "to-stream"} {
-		if cmd.Flag(flag).Changed && !a.fromEnv[flag] && !f.to.has(toNATS) {
-			faults = append(faults, fmt.Errorf("--%s needs --to nats", flag))
-		}
+	if !f.to.has(toNATS) {
+		faults = append(faults, a.excluded(cmd, "--to "+f.to.String(), "to-nats-url", "to-nats-creds", "to-stream"))
 	}
 	return usage(faults...)
 }
@@ -167,12 +168,14 @@ func (a *app) pump(parent context.Context, f *replayFlags, source *replaySource,
 			select {
 			case <-d.gone:
 				cancel(errReaderGone)
+			case <-d.sub.Done():
+				cancel(errSubsEnded) // a source runs on without its subscriptions
 			case <-ctx.Done():
 			}
 		})
 	}
 	err := source.Run(ctx)
-	ranOut := context.Cause(ctx) == nil
+	ranOut := context.Cause(ctx) == nil || errors.Is(context.Cause(ctx), errSubsEnded)
 	cancel(nil)
 	watchers.Wait()
 	stop()

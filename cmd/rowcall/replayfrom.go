@@ -16,11 +16,13 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/kafka"
 )
 
 // replayFrom says what a replay reads, and where it begins.
 type replayFrom struct {
 	source       string
+	database     string // of Kafka only
 	natsURL      string
 	natsCreds    string
 	stream       string
@@ -36,7 +38,8 @@ var beginnings = [...]string{"from-start", "since", "from-seq", "from-lsn", "fro
 
 func (f *replayFrom) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.source, "from", toNATS, "what is read: `nats`, which is the stream of a NATS server")
+	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port")
+	flags.StringVar(&f.database, "database", "", "`name` of the database whose topics are read from Kafka")
 	flags.StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server to read from, a `URL` or several separated by commas")
 	flags.StringVar(&f.natsCreds, "nats-creds", "", "credentials `file` for --nats-url")
 	flags.StringVar(&f.stream, "stream", "", "`name` of the stream (default: the only one whose name begins with CDC_)")
@@ -49,9 +52,17 @@ func (f *replayFrom) add(cmd *cobra.Command) {
 
 // check finds what makes no sense.
 func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
-	faults := []error{checkNATSURL("--nats-url", f.natsURL)}
-	if f.source != toNATS {
-		faults = append(faults, fmt.Errorf("--from %q: want nats", f.source))
+	var faults []error
+	switch scheme, _, isURL := strings.Cut(f.source, "://"); {
+	case f.source == toNATS:
+		faults = append(faults, checkNATSURL("--nats-url", f.natsURL), a.excluded(cmd, "--from nats", "database"))
+	case scheme == kindKafka && isURL:
+		faults = append(faults, wrongTarget(f.source), required(cmd, "database"),
+			a.excluded(cmd, "--from kafka", "nats-url", "nats-creds", "stream", "from-seq", "from-lsn"))
+	case isURL:
+		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", scheme))
+	default:
+		faults = append(faults, fmt.Errorf("--from: unknown %q: want nats or kafka://host:port", f.source))
 	}
 	for i, one := range beginnings {
 		for _, other := range beginnings[i+1:] {
@@ -59,6 +70,18 @@ func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
 		}
 	}
 	return faults
+}
+
+// excluded returns a fault for each flag that means nothing here. In the
+// environment, which serves several commands, it may stand.
+func (a *app) excluded(cmd *cobra.Command, here string, flags ...string) error {
+	var faults []error
+	for _, name := range flags {
+		if cmd.Flag(name).Changed && !a.fromEnv[name] {
+			faults = append(faults, fmt.Errorf("--%s is not for %s", name, here))
+		}
+	}
+	return usage(faults...)
 }
 
 // A replayStart is a [sinks.Start] that may wait for the source's epoch.
@@ -105,12 +128,24 @@ func (f *replayFrom) spelled() string {
 type replaySource struct {
 	*sinks.Source
 	database string // "" if it holds events of regions
-	fresh    bool   // nothing of it was ever dropped
+	fresh    bool   // it begins where nothing was dropped
 	close    func()
 }
 
 // open finds the firehose. It waits for nothing.
-func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {
+func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (*replaySource, error) {
+	if f.source == toNATS {
+		return f.openNATS(ctx, start, opts)
+	}
+	opts.Start = start.Start
+	source, err := kafka.NewSource(f.source, f.database, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &replaySource{Source: source, database: f.database, fresh: start.After.IsZero(), close: func() {}}, nil
+}
+
+func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {
 	nc, err := jetstream.Connect(f.natsURL, &jetstream.ConnectOptions{Name: "rowcall replay", CredentialsFile: f.natsCreds})
 	if err != nil {
 		return nil, err

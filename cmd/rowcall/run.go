@@ -220,11 +220,11 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 	}
 	failed := slices.Clone(followed.wait())
 	for _, d := range dests {
-		failed = append(failed, d.sub.Err())
+		failed = append(failed, explainWhere(d.sub.Err()))
 	}
 	switch failure := errors.Join(failed...); {
 	case failure != nil:
-		return explainWhere(failure)
+		return failure
 	case err != nil:
 		return err
 	case parent.Err() != nil && len(fed) > 0: // maybe while they were fed

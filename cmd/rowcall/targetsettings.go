@@ -136,6 +136,16 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
+			key: "too-large", of: []string{kindNATS, kindKafka}, kind: valueChoice, example: "park",
+			help: "an event that is larger than the place takes ends the place (fail), or its body is parked beside, and the message says where (park) (default fail)",
+			set: func(o *targetOptions, text string) error {
+				if text == "park" {
+					o.jetstream.TooLarge, o.kafka.TooLarge = sinks.TooLargePark, sinks.TooLargePark
+				}
+				return newChoice("", "fail", "park").Set(text)
+			},
+		},
+		{
 			key: "on-gap", of: []string{kindKafka, kindAMQP}, kind: valueChoice, example: "fail",
 			help: "when the journal no longer holds what this place needs: fail, or skip to the oldest event that it holds (default fail)",
 			set: func(o *targetOptions, text string) error {

@@ -26,7 +26,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	s := rabbittest.Server(t)
-	b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{Prefix: prefix(t, s)})
+	b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{Prefix: prefix(t, s), ConfirmTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
