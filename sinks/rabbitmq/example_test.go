@@ -36,8 +36,8 @@ func serveFleet(ctx context.Context, serverURL string) error {
 		return err
 	}
 	defer commands.Close()
-	return commands.Serve(ctx, "fleet", func(_ context.Context, r *sinks.Received) error {
-		fmt.Printf("%s: %s\n", r.Name, r.Body)
+	return commands.Serve(ctx, "fleet", func(ctx context.Context, r *sinks.Received) error {
+		slog.InfoContext(ctx, "a command", "name", r.Name, "body", string(r.Body))
 		return nil // only now it is acknowledged
 	}, &sinks.ServePolicy{Concurrency: 4})
 }
