@@ -83,7 +83,7 @@ need-postgres: need-go
 
 # Debian's rabbitmq-server package starts a service on port 5672, and Erlang's a
 # port mapper. A policy-rc.d that refuses keeps them from it for the time of the
-# installation; one that is there is put back. ROWCALL_RABBITMQ=skip leaves out
+# installation; one that is there is put back. Nor does it start at the next boot. ROWCALL_RABBITMQ=skip leaves out
 # the tests that need it, and so does a system without apt-get.
 need-rabbitmq: need-go
 	@[ "$$ROWCALL_RABBITMQ" = skip ] && exit 0; \
@@ -97,7 +97,8 @@ need-rabbitmq: need-go
 	if [ -e $$policy ] && [ ! -e $$kept ]; then $$root mv $$policy $$kept; fi && \
 	printf '#!/bin/sh\nexit 101\n' | $$root tee $$policy >/dev/null && $$root chmod 755 $$policy && \
 	packages=rabbitmq-server && why='the tests run a throw-away RabbitMQ; no service is started' && \
-	$(apt_install)
+	$(apt_install) && \
+	{ ! command -v systemctl >/dev/null || $$root systemctl disable --quiet rabbitmq-server 2>/dev/null || :; }
 
 need-maven:
 	@command -v mvn >/dev/null && command -v java >/dev/null && exit 0; \

@@ -34,6 +34,8 @@ to:
 	writeTargetExample(&b, kindNATS, "")
 	b.WriteString("\n  #- target: kafka://localhost:9092\n")
 	writeTargetExample(&b, kindKafka, kindNATS)
+	b.WriteString("\n  #- target: amqp://localhost\n")
+	writeTargetExample(&b, kindAMQP, kindKafka)
 	return b.String()
 }
 

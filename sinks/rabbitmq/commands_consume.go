@@ -60,7 +60,11 @@ func (b *CommandBroker) Consume(ctx context.Context, queue string, o sinks.Consu
 	return c, nil
 }
 
-const consumerTag = "rowcall"
+const (
+	consumerTag = "rowcall"
+	// maxPrefetch is what fits into the protocol.
+	maxPrefetch = 65535
+)
 
 func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 	ctx, cancel := c.broker.bounded(ctx)
@@ -72,7 +76,7 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 	}
 	s := &session{ch: ch}
 	err = c.broker.connector.await(ctx, func() error {
-		if err := ch.Qos(c.opts.Concurrency, 0, false); err != nil {
+		if err := ch.Qos(min(c.opts.Concurrency, maxPrefetch), 0, false); err != nil {
 			return err
 		}
 		var err error
@@ -203,7 +207,9 @@ func (c *commandConsumer) add(ctx context.Context, found []sinks.CommandDelivery
 		c.wg.Go(func() { d.postpone(ctx, at) })
 		return found
 	}
+	d.mu.Lock() // expire may look before it is set
 	d.lease = time.AfterFunc(c.opts.Lease, d.expire)
+	d.mu.Unlock()
 	return append(found, d)
 }
 

@@ -25,8 +25,6 @@ func (b *CommandBroker) OpenQueue(ctx context.Context, queue string) error {
 	if err := b.open(); err != nil {
 		return err
 	}
-	ctx, cancel := b.bounded(ctx)
-	defer cancel()
 	for _, q := range b.topology(queue) {
 		if err := b.ensure(ctx, queue, q.name, q.args); err != nil {
 			return err
@@ -87,6 +85,8 @@ func (b *CommandBroker) deadTo(args amqp.Table, to string) {
 
 // ensure makes a quorum queue, or checks the one that is there.
 func (b *CommandBroker) ensure(ctx context.Context, queue, name string, args amqp.Table) error {
+	ctx, cancel := b.bounded(ctx)
+	defer cancel()
 	if b.opts.MustExist {
 		if _, err := b.count(ctx, name); code(err) == amqp.NotFound {
 			return &sinks.QueueError{Queue: queue, Reason: "there is no queue " + name + "; create it, or let it be created (MustExist)", Err: err}

@@ -70,4 +70,25 @@
 //   - A quorum queue that is less than about a second old when its only server
 //     crashes may be unusable afterwards: delete it. No command is confirmed
 //     before that second is over.
+//
+// # Events
+//
+// [NewPublisher] makes a [listeners.Durable] that publishes events to a durable
+// topic exchange, "rowcall", with their address as routing key: bind a queue with
+// "cdc.shop.public.seats.#". Bodies and attributes are those of the other
+// brokers, as CloudEvents by their AMQP binding.
+//
+//   - Stored never runs ahead of the server's confirmations. A confirmation says
+//     that every queue that the event was routed to has it.
+//   - Events are published in order, on one channel at a time, and delivered at
+//     least once. After a fault those without a confirmation come again, from the
+//     first of them on; the attribute id recognises them, and sequence says which
+//     is the later one.
+//   - The server drops what no queue is bound for, unless the exchange has an
+//     alternate one (a policy), or [PublisherOptions.Mandatory] is set: then the
+//     publisher waits for a queue.
+//   - There is no history: a queue gets what is published while it is bound. For
+//     replay use a firehose, on JetStream or Kafka.
+//   - An event that is larger than the server takes is a
+//     [MessageTooLargeError], which ends the subscription behind all before it.
 package rabbitmq

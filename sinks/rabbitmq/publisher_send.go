@@ -49,7 +49,7 @@ func (p *Publisher) publish(s *publishing, pub *publication) {
 		var err error
 		pub.wait, err = s.channel.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.mandatory, false, pub.message)
 		if err != nil {
-			p.fail(s, err)
+			p.fail(err)
 			return
 		}
 	}
@@ -174,7 +174,7 @@ func (p *Publisher) watch(s *publishing) {
 		case <-s.end:
 			return
 		case <-s.channel.ended:
-			p.fail(s, s.channel.reason)
+			p.fail(s.channel.reason)
 			return
 		case pub = <-s.sent:
 		}
@@ -193,7 +193,7 @@ func (p *Publisher) watch(s *publishing) {
 			err = errNoConfirm
 		}
 		if err != nil {
-			p.fail(s, err)
+			p.fail(err)
 			return
 		}
 		p.confirmed(pub)
@@ -232,7 +232,7 @@ func (p *Publisher) confirmed(pub *publication) {
 }
 
 // fail says that a session is of no use any more. Who waits, recovers.
-func (p *Publisher) fail(s *publishing, err error) {
+func (p *Publisher) fail(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fault != nil {

@@ -168,9 +168,7 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 	faults := Faults(t)
 	sender := server.Connect(t)
 	c := b.commands(sender, &sinks.CommandsOptions{SendTimeout: b.patience()})
-	if err := c.Open(t.Context(), fleet); err != nil {
-		t.Fatalf("Open: %v", err)
-	}
+	b.eventually("an open queue", func() error { return c.Open(t.Context(), fleet) })
 	stop := make(chan struct{})
 	var progress atomic.Int64
 	var wg sync.WaitGroup
