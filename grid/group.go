@@ -218,7 +218,7 @@ func (g *Group) Done() <-chan struct{} { return g.ended }
 // would not belong together any more.
 func (g *Group) Err() error {
 	if sub := g.subscription(); sub != nil {
-		return sub.Err()
+		return followed{sub}.Err()
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func (s *Source) run(ctx context.Context) error {
 	}
 	if !lost {
 		s.goOn(t, reader, place.Place)
-		t.fresh, t.at = place.Origin, place.Position
+		t.fresh, t.at, s.begin = place.Origin, place.Position, place.Position
 		if place.Open {
 			t.assembler.Follow(place.Position)
 		}

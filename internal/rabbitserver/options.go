@@ -16,7 +16,7 @@ const (
 	// rabbitmq-server and rabbitmqctl are.
 	BinDirVariable = "ROWCALL_RABBITMQ_BIN"
 
-	defaultStartTimeout = 90 * time.Second
+	defaultStartTimeout = 3 * time.Minute
 )
 
 // ErrNotFound says that there is no RabbitMQ server on this machine.
@@ -28,7 +28,7 @@ type Options struct {
 	BinDir string
 	// Config is lines of rabbitmq.conf.
 	Config []string
-	// StartTimeout bounds a start. Default 90s.
+	// StartTimeout bounds a start. Default 3m.
 	StartTimeout time.Duration
 	// Logger gets what happens. Default: none.
 	Logger *slog.Logger

@@ -238,8 +238,11 @@ func (r *groupReader) check(ctx context.Context) error {
 // look asks whether the transaction under way has ended in another partition, or,
 // if there is none, up to where the partition holds nothing.
 func (r *groupReader) look(ctx context.Context) error {
-	if r.open == nil && time.Since(r.advanced) < advanceEvery {
-		return nil
+	if r.open == nil {
+		if time.Since(r.advanced) < advanceEvery {
+			return nil
+		}
+		r.advanced = time.Now()
 	}
 	if err := r.check(ctx); err != nil {
 		return err

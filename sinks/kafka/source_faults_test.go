@@ -1,12 +1,9 @@
 package kafka_test
 
 import (
-	"context"
 	"errors"
 	"math/rand/v2"
-	"net"
 	"slices"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -21,31 +18,6 @@ import (
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
-
-// A wire can be cut.
-type wire struct {
-	mu    sync.Mutex
-	conns []net.Conn
-}
-
-func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	if err == nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.conns = append(w.conns, conn)
-	}
-	return conn, err
-}
-
-func (w *wire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, c := range w.conns {
-		_ = c.Close()
-	}
-	w.conns = nil
-}
 
 // wholeTransactions checks that a listener was told what follows a first batch,
 // each transaction whole, in order, and once. Live comes wherever the tip was.
@@ -70,7 +42,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 	r := random(t, 30)
 	batches := spread(r, 2500)
 	want := whole(batches)
-	wires := []*wire{{}, {}}
+	wires := []*sinktest.Wire{{}, {}}
 	var recorders []*listenertest.Recorder
 	read := func(opts sinks.SourceOptions, client ...kgo.Opt) {
 		rec := new(listenertest.Recorder)
@@ -80,7 +52,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 		recorders = append(recorders, rec)
 	}
 	for i, w := range wires {
-		read(sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: int64(i) * 4000}, kgo.Dialer(w.dial))
+		read(sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: int64(i) * 4000}, kgo.Dialer(w.DialContext))
 	}
 	faults := []kfake.Fault{
 		{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 3},
@@ -116,7 +88,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 		case 2:
 			c.Fault(faults[r.IntN(len(faults))])
 		case 3:
-			wires[r.IntN(len(wires))].cut()
+			wires[r.IntN(len(wires))].Cut()
 		}
 		if late.IsZero() && to > len(batches)/2 {
 			store(t, open(t, c, nil), batches[:to])
