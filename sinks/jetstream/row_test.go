@@ -21,8 +21,6 @@ var (
 	history     = sinktest.History
 )
 
-const epoch = sinktest.Epoch
-
 // stored returns what the stream must hold of a history, a line for each
 // message.
 func stored(batches []*listeners.Batch) []string {
