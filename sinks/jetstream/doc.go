@@ -21,7 +21,9 @@
 // Complete: nothing is dropped. What cannot be stored for the time being is
 // tried again for as long as the subscription lives; what can never be stored
 // (a message larger than the server allows) ends the subscription with an error
-// that names it.
+// that names it. With [Options].TooLarge set to [sinks.TooLargePark], such a
+// message's body goes into the object store [ParkedName], and the stream has a small
+// message in its place; sources fetch the body, and other readers use [Unpark].
 //
 // Acknowledged: [sinks.Firehose.Stored] never runs ahead of the server's
 // acknowledgements.
