@@ -119,7 +119,8 @@
 // a transaction of the source appears in all of them at once, to [Grid.Do] and
 // to [Group.Snapshot]. It is one batch of the group and one of each region that
 // it changed. While the source sends some of its collections anew, after it has
-// lost its place, these stay as they were until all of them are complete.
+// lost its place, these stay as they were until all of them are complete. Until
+// then, what a transaction did to them is missing where the others show it.
 //
 // # What is not promised
 //

@@ -46,6 +46,10 @@ type FeedOptions struct {
 	// It runs as Resume does. Default: it is not known, so a name stores nothing
 	// before its first batch.
 	Begin func(ctx context.Context) (Position, error)
+	// Replay, if it is set, is called for a subscription from a position behind
+	// which the feed's own batches do not begin, and Resume does not know either.
+	// Default: the history is gone then.
+	Replay Replay
 	// Upstream makes the feed a branch of another one: Upstream's listener
 	// appends to it what its subscriptions want of that. Then a full branch
 	// makes the writers wait that call Reserve of Upstream's feed, and Append
@@ -68,6 +72,7 @@ type Feed struct {
 	history  int64
 	resume   func(context.Context, Position) (Position, error) // nil if nobody knows
 	begin    func(context.Context) (Position, error)           // likewise
+	replay   Replay                                            // nil if there is none
 	upstream *Subscription                                     // nil unless it is a branch
 	idle     func()                                            // may be nil
 
@@ -108,7 +113,7 @@ func NewFeed(opts *FeedOptions) *Feed {
 	if opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
-	f.upstream, f.idle, f.resume, f.begin = opts.Upstream, opts.Idle, opts.Resume, opts.Begin
+	f.upstream, f.idle, f.resume, f.begin, f.replay = opts.Upstream, opts.Idle, opts.Resume, opts.Begin, opts.Replay
 	if f.history = opts.HistoryBytes; f.history > 0 {
 		f.oldest = f.tail
 	}

@@ -317,7 +317,7 @@ func (s *Subscription) handled(kind Kind, p Position, told, last bool) {
 	switch {
 	case !told:
 	case kind == Reset:
-		s.joining = true
+		s.joining, s.replaying = true, false
 	case kind == Live:
 		s.joining = false
 		if !s.live {

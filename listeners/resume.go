@@ -52,6 +52,8 @@ func (s *Subscription) takeUp(join Join) (Join, error) {
 	at, skip, err := s.feed.find(ctx, s.at.Load(), from)
 	gone, isGone := errors.AsType[*HistoryError](err)
 	switch {
+	case isGone && s.feed.replay != nil:
+		return s.replay(from, join), nil
 	case isGone && join != nil:
 		if s.past.saving != nil {
 			s.past.saving.forget()

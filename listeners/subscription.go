@@ -56,6 +56,7 @@ type Subscription struct {
 	passed    Position // of the last batch handled or left out
 	stored    Position // the highest that Stored returned
 	joining   bool     // the present state is not told to its end
+	replaying bool     // though joining, it goes on from a position, and each is one to go on from
 	live      bool
 	liveCh    chan struct{}
 	resumed   chan struct{} // closed by Resume; nil unless paused

@@ -34,6 +34,15 @@ type FirehoseParker interface {
 	Park(ctx context.Context, m *FirehoseMessage) (ref string, err error)
 }
 
+// An Unparker is a [Log] that fetches the bodies that a firehose has parked.
+type Unparker interface {
+	Log
+	// Unpark fetches the body that an attribute dataref speaks of. It tries until
+	// ctx ends, whose cause it then returns. Other errors are final, a [PlaceError] if
+	// the body is gone.
+	Unpark(ctx context.Context, ref string) ([]byte, error)
+}
+
 // A ParkedError says that a message's body was parked and has to be fetched
 // before it can be decoded.
 type ParkedError struct {

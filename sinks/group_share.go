@@ -73,15 +73,16 @@ func (s *share) run(held context.Context, l listeners.Listener) error {
 	}
 	defer g.note(s.claim.Partition(), s.sub)()
 
-	read := make(chan error, 1)
+	var readErr error
+	read := make(chan struct{})
 	go func() {
-		read <- s.claim.Read(reading, s.from, func(parts []GroupPart) error { return s.take(reading, parts) })
+		defer close(read)
+		readErr = s.claim.Read(reading, s.from, func(parts []GroupPart) error { return s.take(reading, parts) })
 	}()
-	readErr, ended := s.watch(calling, read)
+	s.watch(calling, read)
+	told, closed := calling.Err() != nil || s.revoked(), isEnded(s.sub)
 	stopReading()
-	if !ended {
-		_ = <-read // that it was told to stop
-	}
+	<-read
 
 	s.feed.Close()
 	if err := s.drain(held, stopCalling); err != nil {
@@ -92,6 +93,10 @@ func (s *share) run(held context.Context, l listeners.Listener) error {
 	switch err := s.sub.Err(); {
 	case held.Err() != nil:
 		return nil // Held's cause says why
+	case err == nil && told:
+		return nil
+	case err == nil && closed:
+		return &GroupListenerError{Group: g.name, Partition: s.claim.Partition(), Err: listeners.ErrClosed}
 	case err == nil:
 		return readErr
 	case s.revoked() && errors.As(err, &failed):
@@ -104,27 +109,32 @@ func (s *share) run(held context.Context, l listeners.Listener) error {
 	}
 }
 
-// watch commits until the share is to end. It returns why reading ended, if it
-// did.
-func (s *share) watch(ctx context.Context, read <-chan error) (err error, ended bool) {
+// watch commits until the share is to end.
+func (s *share) watch(ctx context.Context, read <-chan struct{}) {
 	tick := time.NewTicker(s.group.opts.Checkpoint)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
 			s.commit(ctx)
-		case err := <-read:
-			if ctx.Err() != nil || s.revoked() {
-				err = nil
-			}
-			return err, true
+		case <-read:
+			return
 		case <-s.sub.Done():
-			return nil, false
+			return
 		case <-s.claim.Revoked():
-			return nil, false
+			return
 		case <-ctx.Done():
-			return nil, false
+			return
 		}
+	}
+}
+
+func isEnded(sub *listeners.Subscription) bool {
+	select {
+	case <-sub.Done():
+		return true
+	default:
+		return false
 	}
 }
 

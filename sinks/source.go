@@ -39,10 +39,13 @@ type Source struct {
 	decoder *Decoder
 	wanted  func(*listeners.Event) bool // nil for all
 
-	ready chan struct{} // closed when Run knows where it begins
-	ended chan struct{} // closed when Run returns
+	ready chan struct{}      // closed when Run knows where it begins
+	begin listeners.Position // of the message before that, zero if there is none; set before ready
+	ended chan struct{}      // closed when Run returns
 	begun atomic.Bool
 	read  atomic.Uint64 // the place up to which all was handed on
+
+	replaying atomic.Int64 // subscriptions that are told what came behind a position
 
 	mu     sync.Mutex
 	subs   []*listeners.Subscription
@@ -64,9 +67,9 @@ func NewSource(log Log, opts *SourceOptions) (*Source, error) {
 	}
 	s := &Source{
 		log: log, opts: o, decoder: NewDecoder(),
-		feed:  listeners.NewFeed(&listeners.FeedOptions{MaxBytes: o.MaxBytes}),
 		ready: make(chan struct{}), ended: make(chan struct{}),
 	}
+	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: o.MaxBytes, Begin: s.beginsAt, Replay: s.replay})
 	if len(o.Collections) > 0 {
 		s.wanted = in(o.Collections)
 	}
@@ -85,9 +88,13 @@ func in(collections []string) func(*listeners.Event) bool {
 }
 
 // Subscribe implements [listeners.Source], before Run or during it. A
-// subscription with Current is told the state when Run has begun. Nothing is
-// kept for a subscription after the process has ended: who wants to go on there
-// stores positions and sets [SourceOptions].Start.
+// subscription with Current is told the state when Run has begun.
+//
+// A subscription with [listeners.SubscribeOptions].From or Positions goes on
+// where it was, whatever [SourceOptions].Start says and whenever it comes: what
+// the source does not have in memory it reads again from the log, for this
+// subscription alone. What the log does not have ends the subscription with a
+// [listeners.HistoryError], or begins it anew if it asks for Current.
 func (s *Source) Subscribe(name string, l listeners.Listener, opts *listeners.SubscribeOptions) (*listeners.Subscription, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -138,7 +145,7 @@ func (s *Source) Lag(ctx context.Context) (SourceLag, error) {
 // It returns nil then, unless a subscription has failed; its error is returned,
 // each a [listeners.ListenerError]. Otherwise it returns a [HistoryError], what is
 // wrong with a message, or what the broker's package says is wrong with the log
-// or the connection. A broker that is away is waited for. When Run returns, every
+// or the connection; [listeners.Subscription.Reason] says the same. A broker that is away is waited for. When Run returns, every
 // subscription and every goroutine has ended, except for a listener that did
 // not return within StopTimeout; then the error says which.
 func (s *Source) Run(ctx context.Context) error {
@@ -153,7 +160,7 @@ func (s *Source) Run(ctx context.Context) error {
 	if err == nil && s.opts.UntilTip && ctx.Err() == nil {
 		s.settle(ctx)
 	}
-	return errors.Join(err, s.stop())
+	return errors.Join(err, s.stop(err))
 }
 
 // settle waits until every subscription has handled what was read.
@@ -164,7 +171,7 @@ func (s *Source) settle(ctx context.Context) {
 		if sub.Wait(ctx, listeners.Position{}) != nil { // told the state, if it asked
 			continue // it has ended, or ctx has
 		}
-		for sub.Lag().Batches > 0 && ctx.Err() == nil && !isClosed(sub.Done()) {
+		for (sub.Lag().Batches > 0 || s.replaying.Load() > 0) && ctx.Err() == nil && !isClosed(sub.Done()) {
 			select {
 			case <-tick.C:
 			case <-sub.Done():
@@ -180,9 +187,13 @@ func (s *Source) subscriptions() []*listeners.Subscription {
 	return slices.Clone(s.subs)
 }
 
-// stop ends all subscriptions, waits for them, and returns why they failed.
-func (s *Source) stop() error {
-	s.feed.Close() // Subscribe fails from now on
+// stop ends all subscriptions, waits for them, and returns why they failed. They
+// learn why the source failed from [listeners.Subscription.Reason].
+func (s *Source) stop(reason error) error {
+	if reason == nil {
+		reason = listeners.ErrClosed
+	}
+	s.feed.CloseFor(reason) // Subscribe fails from now on
 	timeout := time.NewTimer(s.opts.StopTimeout)
 	defer timeout.Stop()
 	var errs []error

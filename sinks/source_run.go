@@ -36,7 +36,7 @@ func (s *Source) run(ctx context.Context) error {
 	}
 	if !lost {
 		s.goOn(t, reader, place.Place)
-		t.fresh, t.at = place.Origin, place.Position
+		t.fresh, t.at, s.begin = place.Origin, place.Position, place.Position
 		if place.Open {
 			t.assembler.Follow(place.Position)
 		}
@@ -197,6 +197,14 @@ func (s *Source) decode(ctx context.Context, r LogReader, m *LogMessage) (Part, 
 		return Part{}, false, nil
 	}
 	p, err := s.decoder.Decode(m.Address, m.Attribute, m.Body)
+	if parked, ok := errors.AsType[*ParkedError](err); ok {
+		if log, can := s.log.(Unparker); can {
+			var body []byte
+			if body, err = log.Unpark(ctx, parked.Ref); err == nil {
+				p, err = s.decoder.Decode(m.Address, m.Attribute, body)
+			}
+		}
+	}
 	if err != nil {
 		return p, false, fmt.Errorf("%s: %s: %w", s.log.Name(), r.Describe(m.Place), err)
 	}

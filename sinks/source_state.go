@@ -22,12 +22,8 @@ type sum struct {
 // afterwards; and of what the feed holds, the state's position says which
 // batches are in it.
 func (s *Source) join(ctx context.Context, wanted func(*listeners.Event) bool, emit func(*listeners.Batch) error) (listeners.Position, error) {
-	select {
-	case <-s.ready:
-	case <-s.ended:
-		return listeners.Position{}, listeners.ErrClosed
-	case <-ctx.Done():
-		return listeners.Position{}, context.Cause(ctx)
+	if err := s.waitReady(ctx); err != nil {
+		return listeners.Position{}, err
 	}
 	sum, err := s.state(ctx, wanted)
 	if err != nil {

@@ -35,8 +35,29 @@ func bareServer(t *testing.T, o *server.Options) *server.Server {
 	return s
 }
 
+func dialBare(t *testing.T, s *server.Server) *nats.Conn {
+	t.Helper()
+	nc, err := jetstream.Connect(s.ClientURL(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
 // cluster starts three servers and connects to one.
 func cluster(t *testing.T) *nats.Conn {
+	t.Helper()
+	nc, err := jetstream.Connect(clusterServers(t)[0].ClientURL(), &jetstream.ConnectOptions{ReconnectWait: 10 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// clusterServers starts three servers.
+func clusterServers(t *testing.T) []*server.Server {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("three servers take a while")
@@ -67,12 +88,7 @@ func cluster(t *testing.T) *nats.Conn {
 		}
 		return false
 	})
-	nc, err := jetstream.Connect(servers[0].ClientURL(), &jetstream.ConnectOptions{ReconnectWait: 10 * time.Millisecond})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	return nc
+	return servers
 }
 
 // A stream on three servers whose leader steps down in mid-load.

@@ -19,10 +19,20 @@ type ConnectOptions struct {
 	// InProcess connects to a server within this process, without a socket;
 	// the URL is then ignored.
 	InProcess nats.InProcessConnProvider
-	// CredentialsFile is the path of a NATS credentials file.
+	// At most one of the following says who connects: the path of a NATS
+	// credentials file, the path of a file with the seed of an NKEY, a user and
+	// a password, or a token. Default: what the URL says.
 	CredentialsFile string
+	NKeySeedFile    string
+	User, Password  string
+	Token           string
 	// TLS is used for servers that want TLS. Default: what the URL says.
 	TLS *tls.Config
+	// CAFile holds the certificates, in PEM, of authorities that the servers'
+	// are to be signed by, and CertFile and KeyFile the client's own certificate
+	// and its key. Each sets up TLS. They may not be set beside TLS.
+	CAFile            string
+	CertFile, KeyFile string
 	// Timeout bounds each attempt to connect. Default 5s.
 	Timeout time.Duration
 	// ReconnectWait is the pause between attempts to connect again. Default
@@ -69,12 +79,11 @@ func Connect(serverURL string, opts *ConnectOptions) (*nats.Conn, error) {
 			return nil, err
 		}
 	}
-	if o.CredentialsFile != "" {
-		set = append(set, nats.UserCredentials(o.CredentialsFile))
+	security, err := o.security()
+	if err != nil {
+		return nil, err
 	}
-	if o.TLS != nil {
-		set = append(set, nats.Secure(o.TLS))
-	}
+	set = append(set, security...)
 	nc, err := nats.Connect(serverURL, append(set, o.Nats...)...)
 	if err != nil {
 		return nil, &sinks.UnreachableError{Broker: "NATS", Servers: servers, Err: err}

@@ -27,14 +27,13 @@ type wire struct {
 	stream string       // whose acknowledgements get lost; "" for CDC_SHOP
 	lose   atomic.Int64 // acknowledgements still to be lost
 	away   atomic.Bool  // there is no new connection
-	dead   atomic.Bool  // nothing goes through any more
 
 	mu   sync.Mutex
 	open net.Conn
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
-	if w.away.Load() || w.dead.Load() {
+	if w.away.Load() {
 		return nil, net.ErrClosed
 	}
 	conn, err := net.DialTimeout(network, address, time.Second)
@@ -56,7 +55,7 @@ func (w *wire) cut() {
 }
 
 func (w *wire) kill() {
-	w.dead.Store(true)
+	w.away.Store(true)
 	w.cut()
 }
 

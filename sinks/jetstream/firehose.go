@@ -31,7 +31,7 @@ func newFirehose(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, err
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("jetstream: %s", strings.Join(faults, "; "))
 	}
-	js, err := natsjs.New(nc)
+	js, err := o.open(nc)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
@@ -81,7 +81,10 @@ type writer struct {
 	wg   sync.WaitGroup
 }
 
-var _ sinks.FirehoseParker = (*writer)(nil)
+var (
+	_ sinks.FirehoseParker = (*writer)(nil)
+	_ sinks.FirehoseReader = (*writer)(nil)
+)
 
 func (w *writer) Name() string { return w.opts.Stream }
 
@@ -90,6 +93,10 @@ func (w *writer) Where() string {
 		return s
 	}
 	return "NATS"
+}
+
+func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return newSource(&streamLog{nc: w.nc, js: w.js, stream: w.opts.Stream}, opts)
 }
 
 // Open waits for each answer as long as Options.AckTimeout.

@@ -197,7 +197,14 @@ func (r *groupReader) add(ctx context.Context, a *arrival) error {
 		r.cursor.log.WarnContext(ctx, "a message is no event and is left out", "stream", r.cursor.stream, "sequence", a.seq, "subject", a.msg.Subject())
 	} else {
 		var err error
-		if p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data()); err != nil {
+		p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), a.msg.Data())
+		if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
+			var body []byte
+			if body, err = unparkPatiently(ctx, r.cursor.js, parked.Ref); err == nil {
+				p.Part, err = r.decoder.Decode(a.msg.Subject(), attributes(h), body)
+			}
+		}
+		if err != nil {
 			return &burstError{fmt.Errorf("stream %s: sequence %d: %w", r.cursor.stream, a.seq, err)}
 		}
 		p.Some = true
@@ -231,8 +238,11 @@ func (r *groupReader) check(ctx context.Context) error {
 // look asks whether the transaction under way has ended in another partition, or,
 // if there is none, up to where the partition holds nothing.
 func (r *groupReader) look(ctx context.Context) error {
-	if r.open == nil && time.Since(r.advanced) < advanceEvery {
-		return nil
+	if r.open == nil {
+		if time.Since(r.advanced) < advanceEvery {
+			return nil
+		}
+		r.advanced = time.Now()
 	}
 	if err := r.check(ctx); err != nil {
 		return err

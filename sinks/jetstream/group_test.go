@@ -35,7 +35,7 @@ func groupServer(t testing.TB) sinktest.GroupServer {
 	nc := connectTo(t, url)
 	f := open(t, nc, &jetstream.Options{Partitions: groupPartitions, AckTimeout: time.Second})
 	return sinktest.GroupServer{
-		Partitions: groupPartitions, Markers: true,
+		Partitions: groupPartitions, Markers: true, SlowDrains: true,
 		Store: func(t testing.TB, batches []*listeners.Batch) { store(t, f, batches) },
 		Join:  func(t testing.TB) *sinktest.GroupClient { return groupClient(t, url, 1) },
 		Forget: func(t testing.TB) {

@@ -228,7 +228,14 @@ func (l *shaping) complete(ctx context.Context, c *listeners.Batch, e *listeners
 	if err != nil || reply == nil { // then nobody knows the columns
 		return err
 	}
-	p, err := sinks.NewDecoder().Decode(reply.Header.Get(headerAddress), attributes(reply.Header), reply.Data)
+	address := reply.Header.Get(headerAddress)
+	p, err := sinks.NewDecoder().Decode(address, attributes(reply.Header), reply.Data)
+	if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
+		var body []byte
+		if body, err = unparkPatiently(ctx, l.js, parked.Ref); err == nil {
+			p, err = sinks.NewDecoder().Decode(address, attributes(reply.Header), body)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", l.opts.Stream, err)
 	}

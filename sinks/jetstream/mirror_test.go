@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/internal/natsserver"
@@ -456,5 +457,56 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 	_, s = mirror(t, connect(t, server), &sinks.SourceOptions{Start: sinks.Start{Sequence: 3}})
 	if err := s.Run(t.Context()); !errors.As(err, &gone) {
 		t.Errorf("Run from a sequence that is gone = %v, want a HistoryError", err)
+	}
+}
+
+// A mirror that followed a stream, whose history is then gone for good, keeps
+// what it holds and says why it stopped.
+func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
+	server := natstest.Run(t)
+	g, region := process(t)
+	stop := publish(t, connect(t, server), region, nil)
+	r := random(t, 63)
+	for range 20 {
+		change(t, g, region, r)
+	}
+	if _, err := region.Put(t.Context(), place{Car: 9}, ticket{}); err != nil {
+		t.Fatal(err)
+	}
+	m, s := mirror(t, connect(t, server), nil)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	ready(t, m)
+	equal(t, "the mirror", m, region)
+	held := rows(m)
+	stop()
+	js := natstest.JetStream(t, server)
+	if err := js.DeleteStream(t.Context(), "GRID_TRAINS_TICKETS"); err != nil {
+		t.Fatal(err)
+	}
+	// Another stream, which begins in the midst of something.
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "GRID_TRAINS_TICKETS", Subjects: []string{"grid.trains.tickets.>"}, MaxMsgs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := js.Publish(t.Context(), "grid.trains.tickets.other", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var gone *sinks.HistoryError
+	select {
+	case err := <-ended:
+		if !errors.As(err, &gone) {
+			t.Errorf("Run = %v, want a HistoryError", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Run goes on")
+	}
+	<-m.Done()
+	if err := m.Err(); !errors.As(err, &gone) {
+		t.Errorf("the mirror's Err() = %v, want a HistoryError", err)
+	}
+	if diff := cmp.Diff(held, rows(m)); diff != "" {
+		t.Errorf("what the mirror holds has changed (-before +after):\n%s", diff)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -59,25 +60,61 @@ func (w *writer) Park(ctx context.Context, m *sinks.FirehoseMessage) (string, er
 	return refScheme + bucket + "/" + m.Frame.Sequence, nil
 }
 
-// Unpark fetches the body that a message's attribute dataref speaks of, as
-// [sinks.Message.DataRef] has it. It asks once.
-func Unpark(ctx context.Context, nc *nats.Conn, ref string) ([]byte, error) {
-	rest, ok := strings.CutPrefix(ref, refScheme)
-	bucket, name, named := strings.Cut(rest, "/")
-	if !ok || !named {
-		return nil, fmt.Errorf("jetstream: %q does not say where a body is parked: want %s<store>/<name>", ref, refScheme)
+// Unpark implements [sinks.Unparker].
+func (l *streamLog) Unpark(ctx context.Context, ref string) ([]byte, error) {
+	return unparkPatiently(ctx, l.js, ref)
+}
+
+// unparkTimeout bounds one try to fetch a body, which may be large.
+const unparkTimeout = time.Minute
+
+// unparkPatiently tries again while the server is away.
+func unparkPatiently(ctx context.Context, js natsjs.JetStream, ref string) ([]byte, error) {
+	body, err := backoff.RetryWithData(func() ([]byte, error) {
+		limited, cancel := context.WithTimeout(ctx, unparkTimeout)
+		defer cancel()
+		body, err := unpark(limited, js, ref)
+		if _, gone := errors.AsType[*sinks.PlaceError](err); gone || errors.Is(err, nats.ErrConnectionClosed) {
+			return nil, backoff.Permanent(err)
+		}
+		return body, err
+	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithMaxElapsedTime(0)), ctx))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
 	}
+	return body, err
+}
+
+// Unpark fetches the body that a message's attribute dataref speaks of, as
+// [sinks.Message.DataRef] has it. It asks once. A [sinks.PlaceError] says that it is
+// gone.
+func Unpark(ctx context.Context, nc *nats.Conn, ref string) ([]byte, error) {
 	js, err := natsjs.New(nc)
 	if err != nil {
 		return nil, fmt.Errorf("jetstream: %w", err)
 	}
+	return unpark(ctx, js, ref)
+}
+
+func unpark(ctx context.Context, js natsjs.JetStream, ref string) ([]byte, error) {
+	gone := func(err error, what, name string) error {
+		if errors.Is(err, natsjs.ErrBucketNotFound) || errors.Is(err, natsjs.ErrObjectNotFound) {
+			return &sinks.PlaceError{Place: what + " " + name, Err: err, Reason: "the body that was parked there is gone; have its source write a snapshot, or start behind it"}
+		}
+		return fmt.Errorf("%s %s: %w", what, name, err)
+	}
+	rest, ok := strings.CutPrefix(ref, refScheme)
+	bucket, name, named := strings.Cut(rest, "/")
+	if !ok || !named {
+		return nil, &sinks.PlaceError{Place: fmt.Sprintf("parked body %q", ref), Reason: "that says no place: want " + refScheme + "<store>/<name>"}
+	}
 	store, err := js.ObjectStore(ctx, bucket)
 	if err != nil {
-		return nil, fmt.Errorf("object store %s: %w", bucket, err)
+		return nil, gone(err, "object store", bucket)
 	}
 	body, err := store.GetBytes(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("object %s of store %s: %w", name, bucket, err)
+		return nil, gone(err, "object", bucket+"/"+name)
 	}
 	return body, nil
 }

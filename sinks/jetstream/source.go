@@ -26,10 +26,7 @@ func NewSource(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.
 	if stream == "" || strings.ContainsAny(stream, " .*>/\\\t\r\n") {
 		faults = append(faults, errors.New("jetstream: the stream must have a name without spaces, dots, wildcards or slashes"))
 	}
-	l := &streamLog{nc: nc, stream: stream, log: slog.New(slog.DiscardHandler)}
-	if opts != nil && opts.Logger != nil {
-		l.log = opts.Logger
-	}
+	l := &streamLog{nc: nc, stream: stream}
 	if nc == nil {
 		faults = append(faults, errors.New("jetstream: there must be a connection"))
 	} else {
@@ -39,11 +36,19 @@ func NewSource(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.
 		}
 		l.js = js
 	}
-	s, err := sinks.NewSource(l, opts)
+	s, err := newSource(l, opts)
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSource(l *streamLog, opts *sinks.SourceOptions) (*sinks.Source, error) {
+	l.log = slog.New(slog.DiscardHandler)
+	if opts != nil && opts.Logger != nil {
+		l.log = opts.Logger
+	}
+	return sinks.NewSource(l, opts)
 }
 
 // A streamLog is a stream as a [sinks.Source] reads it.

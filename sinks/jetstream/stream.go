@@ -51,8 +51,15 @@ func (w *writer) streamConfig() natsjs.StreamConfig {
 		Replicas:    w.opts.Replicas,
 		MaxAge:      w.opts.MaxAge,
 		MaxBytes:    w.opts.MaxBytes,
+		MaxMsgs:     w.opts.MaxMsgs,
 		AllowDirect: true,
 		Duplicates:  smallestDuplicates,
+	}
+	if w.opts.Compression {
+		c.Compression = natsjs.S2Compression
+	}
+	if w.opts.Cluster != "" || len(w.opts.Tags) > 0 {
+		c.Placement = &natsjs.Placement{Cluster: w.opts.Cluster, Tags: w.opts.Tags}
 	}
 	if w.opts.MsgID {
 		c.Duplicates = 0 // the server's default
@@ -80,7 +87,7 @@ func (w *writer) explain(ctx context.Context, err error) error {
 	case errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
 		return fail("JetStream is not enabled for this account; enable it there, or use another user")
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return fail("this user may not manage streams; allow it to publish to $JS.API.>")
+		return fail("this user may not manage streams; allow it to publish to " + w.opts.api() + ">")
 	case errors.As(err, &api) && api.ErrorCode == codeSubjectOverlap:
 		owner, lookup := w.js.StreamNameBySubject(ctx, w.from.resetAddress())
 		if lookup != nil {

@@ -87,7 +87,7 @@ func (w *writer) readTail(ctx context.Context, timeout time.Duration) (tail, err
 // ask fetches a message from the leader. The client library would take the
 // direct way, to any replica.
 func (w *writer) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg, error) {
-	reply, err := w.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+w.opts.Stream, []byte(query))
+	reply, err := w.nc.RequestWithContext(ctx, w.opts.api()+"STREAM.MSG.GET."+w.opts.Stream, []byte(query))
 	if err != nil {
 		return nil, err
 	}

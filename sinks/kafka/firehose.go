@@ -46,7 +46,7 @@ func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("kafka: %s", strings.Join(faults, "; "))
 	}
-	w := &writer{brokers: b, database: database, opts: o, queue: newQueue(), topics: make(map[string]*topic)}
+	w := &writer{url: brokersURL, brokers: b, database: database, opts: o, queue: newQueue(), topics: make(map[string]*topic)}
 	return sinks.NewFirehose(w, sinks.FirehoseConfig{
 		Scope: scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
 		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
@@ -55,6 +55,7 @@ func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 
 // A writer is the [sinks.FirehoseBroker] of a database's topics.
 type writer struct {
+	url      string // with the password
 	brokers  *brokers
 	database string
 	opts     Options
@@ -76,12 +77,19 @@ type writer struct {
 	wg   sync.WaitGroup
 }
 
-var _ sinks.FirehoseParker = (*writer)(nil)
+var (
+	_ sinks.FirehoseParker = (*writer)(nil)
+	_ sinks.FirehoseReader = (*writer)(nil)
+)
 
 // Name returns what the names of the topics begin with.
 func (w *writer) Name() string { return sinks.DatabaseAddress(w.database) }
 
 func (w *writer) Where() string { return w.brokers.String() }
+
+func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return NewSource(w.url, w.database, opts, w.opts.Client...)
+}
 
 // base are the client's options for reading and writing.
 func (w *writer) base() []kgo.Opt {

@@ -116,14 +116,11 @@ func (g *Groups) Join(ctx context.Context, m *sinks.GroupMember) error {
 	for {
 		err := g.session(ctx, m)
 		switch {
-		case ctx.Err() != nil && (err == nil || errors.Is(err, context.Cause(ctx))), err == nil:
-			return nil
+		case err == nil, ctx.Err() != nil && (errors.Is(err, context.Cause(ctx)) || errors.Is(err, errSilent)):
+			return nil //nolint:nilerr // the member was told to leave
 		case !errors.Is(err, errSilent):
 			return fmt.Errorf("group %s: %w", m.Group, err)
 		}
 		m.Logger.WarnContext(ctx, "joining the group again", "group", m.Group, "reason", err)
-		if ctx.Err() != nil {
-			return nil
-		}
 	}
 }

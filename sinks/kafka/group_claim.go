@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -131,7 +132,7 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 			if r.Offset < next {
 				continue
 			}
-			p, err := c.part(r, open && changes)
+			p, err := c.part(ctx, r, open && changes)
 			if err != nil {
 				return err
 			}
@@ -192,7 +193,7 @@ func (c *groupClaim) history(ctx context.Context, next int64) error {
 
 // part decodes a record. A mark of a Kafka transaction ends the transaction under
 // way.
-func (c *groupClaim) part(r *kgo.Record, open bool) (sinks.GroupPart, error) {
+func (c *groupClaim) part(ctx context.Context, r *kgo.Record, open bool) (sinks.GroupPart, error) {
 	p := sinks.GroupPart{Next: uint64(r.Offset) + 1}
 	if r.Attrs.IsControl() {
 		p.Complete = open && committed(r)
@@ -212,7 +213,15 @@ func (c *groupClaim) part(r *kgo.Record, open bool) (sinks.GroupPart, error) {
 	}
 	var err error
 	// The topic is the address without its last two tokens.
-	if p.Part, err = c.decoder.Decode(c.topic+"._._", attribute, r.Value); err != nil {
+	p.Part, err = c.decoder.Decode(c.topic+"._._", attribute, r.Value)
+	if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
+		var body []byte
+		groups := c.session.groups
+		if body, err = unparkPatiently(ctx, slices.Concat(groups.brokers.options, groups.opts.Client), parked.Ref); err == nil {
+			p.Part, err = c.decoder.Decode(c.topic+"._._", attribute, body)
+		}
+	}
+	if err != nil {
 		return p, fmt.Errorf("topic %s, partition %d, offset %d: %w", c.topic, c.partition, r.Offset, err)
 	}
 	p.Some = true

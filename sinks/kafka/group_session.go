@@ -10,14 +10,9 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
-	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/rowcall/rowcall/sinks"
 )
-
-// lateTimers is the part of a lease by which a member stops before the brokers
-// give it up, since the timer may run late on a busy machine.
-const lateTimers = 5
 
 // A groupSession is one client's membership.
 type groupSession struct {
@@ -27,7 +22,7 @@ type groupSession struct {
 	admin  *kadm.Client
 	ctx    context.Context //nolint:containedctx // ends with the session
 	end    context.CancelCauseFunc
-	silent *time.Timer   // runs when the brokers may have given the member up
+	pulse  *pulse
 	ready  chan struct{} // closed when client and admin are set: a client joins while it is made
 
 	wg     sync.WaitGroup
@@ -44,9 +39,8 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 	s := &groupSession{groups: g, member: m, ready: make(chan struct{}), claims: make(map[string]map[int32]*groupClaim)}
 	s.ctx, s.end = context.WithCancelCause(ctx)
 	defer s.end(nil)
-	s.silent = time.AfterFunc(time.Hour, s.giveUp)
-	s.silent.Stop() // until the first sign of life
-	defer s.silent.Stop()
+	s.pulse = newPulse(m.Lease, s.giveUp)
+	defer s.pulse.stop()
 	var err error
 	s.client, err = kgo.NewClient(append(g.options(m),
 		kgo.ConsumerGroup(m.Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(g.topics()),
@@ -55,13 +49,16 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(min(m.Lease/4, time.Second)), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
 		kgo.ConsumeStartOffset(kgo.NoResetOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()), kgo.KeepControlRecords(),
 		kgo.AdjustFetchOffsetsFn(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
-		kgo.WithHooks(pulse{s}),
+		kgo.WithHooks(s.pulse),
 	)...)
 	if err != nil {
 		return err
 	}
 	s.admin = kadm.NewClient(s.client)
 	close(s.ready)
+	var watch sync.WaitGroup
+	watch.Go(func() { s.pulse.watchJoins(s.ctx, m.Group, s.client, s.admin) })
+	defer watch.Wait()
 	err = s.poll()
 	s.end(err)
 	s.leave()
@@ -230,8 +227,7 @@ func (s *groupSession) forget(partitions map[string][]int32, how func(*groupClai
 }
 
 // giveUp ends the session when the brokers may have given the member up, so
-// that nothing is handled by two. The brokers count from when a sign of life has
-// arrived, the timer from before it was sent.
+// that nothing is handled by two.
 func (s *groupSession) giveUp() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -241,22 +237,4 @@ func (s *groupSession) giveUp() {
 		}
 	}
 	s.end(errSilent)
-}
-
-// A pulse notes each sign of life that the brokers have answered.
-type pulse struct{ session *groupSession }
-
-var _ kgo.HookBrokerE2E = pulse{}
-
-// OnBrokerE2E implements [kgo.HookBrokerE2E].
-func (p pulse) OnBrokerE2E(_ kgo.BrokerMetadata, key int16, e2e kgo.BrokerE2E) {
-	switch kmsg.Key(key) {
-	case kmsg.JoinGroup, kmsg.SyncGroup, kmsg.Heartbeat:
-	default:
-		return
-	}
-	if e2e.Err() == nil && p.session.ctx.Err() == nil {
-		lease := p.session.member.Lease
-		p.session.silent.Reset(lease - lease/lateTimers - e2e.DurationE2E() - e2e.WriteWait)
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -107,6 +108,26 @@ func Unpark(ctx context.Context, brokersURL, ref string) ([]byte, error) {
 	return unpark(ctx, b.options, ref)
 }
 
+// Unpark implements [sinks.Unparker].
+func (l *topicsLog) Unpark(ctx context.Context, ref string) ([]byte, error) {
+	return unparkPatiently(ctx, slices.Concat(l.brokers.options, l.client), ref)
+}
+
+// unparkPatiently tries again while brokers are away.
+func unparkPatiently(ctx context.Context, options []kgo.Opt, ref string) ([]byte, error) {
+	body, err := backoff.RetryWithData(func() ([]byte, error) {
+		body, err := unpark(ctx, options, ref)
+		if _, gone := errors.AsType[*sinks.PlaceError](err); gone {
+			return nil, backoff.Permanent(err)
+		}
+		return body, err
+	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithMaxElapsedTime(0)), ctx))
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	return body, err
+}
+
 func unpark(ctx context.Context, options []kgo.Opt, ref string) ([]byte, error) {
 	topic, offset, pieces, err := parseRef(ref)
 	if err != nil {
@@ -139,7 +160,7 @@ func unpark(ctx context.Context, options []kgo.Opt, ref string) ([]byte, error) 
 		}
 		for r := range fetches.RecordsAll() {
 			if r.Offset != offset+n {
-				return nil, fmt.Errorf("topic %s: the record behind offset %d is %d: it is not the body that was parked", topic, offset+n-1, r.Offset)
+				return nil, &sinks.PlaceError{Place: place(topic), Reason: fmt.Sprintf("the record behind offset %d is %d, so the body that was parked there is gone", offset+n-1, r.Offset)}
 			}
 			body = append(body, r.Value...)
 			n++
@@ -159,7 +180,7 @@ func parseRef(ref string) (topic string, offset, pieces int64, err error) {
 		pieces, err = strconv.ParseInt(values.Get("pieces"), 10, 64)
 	}
 	if !ok || err != nil || topic == "" || offset < 0 || pieces < 1 {
-		return "", 0, 0, fmt.Errorf("kafka: %q does not say where a body is parked: want %s<topic>?offset=<n>&pieces=<n>", ref, refScheme)
+		return "", 0, 0, &sinks.PlaceError{Place: fmt.Sprintf("parked body %q", ref), Reason: "that says no place: want " + refScheme + "<topic>?offset=<n>&pieces=<n>"}
 	}
 	return topic, offset, pieces, nil
 }

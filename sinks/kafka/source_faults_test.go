@@ -42,7 +42,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 	r := random(t, 30)
 	batches := spread(r, 2500)
 	want := whole(batches)
-	wires := []*wire{{}, {}}
+	wires := []*sinktest.Wire{{}, {}}
 	var recorders []*listenertest.Recorder
 	read := func(opts sinks.SourceOptions, client ...kgo.Opt) {
 		rec := new(listenertest.Recorder)
@@ -52,7 +52,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 		recorders = append(recorders, rec)
 	}
 	for i, w := range wires {
-		read(sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: int64(i) * 4000}, kgo.Dialer(w.dial))
+		read(sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: int64(i) * 4000}, kgo.Dialer(w.DialContext))
 	}
 	faults := []kfake.Fault{
 		{Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 3},
@@ -88,7 +88,7 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 		case 2:
 			c.Fault(faults[r.IntN(len(faults))])
 		case 3:
-			wires[r.IntN(len(wires))].cut()
+			wires[r.IntN(len(wires))].Cut()
 		}
 		if late.IsZero() && to > len(batches)/2 {
 			store(t, open(t, c, nil), batches[:to])

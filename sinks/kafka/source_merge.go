@@ -74,7 +74,7 @@ func newMerge(floor listeners.Position) *merge {
 
 // add begins to read a partition at an offset. What lies before that is at or
 // before the floor.
-func (m *merge) add(topic string, partition int32, at int64, cut bool) *lane {
+func (m *merge) add(topic string, partition int32, at int64, cut bool) {
 	l := &lane{
 		topic: topic, partition: partition, next: at, end: at, cut: cut, last: m.floor,
 		addresses: make(map[string]string),
@@ -84,7 +84,6 @@ func (m *merge) add(topic string, partition int32, at int64, cut bool) *lane {
 	}
 	m.lanes[topic][partition] = l
 	m.all = append(m.all, l)
-	return l
 }
 
 func (m *merge) lane(topic string, partition int32) *lane { return m.lanes[topic][partition] }
@@ -215,14 +214,18 @@ type taken struct {
 // A laneHeap orders lanes by their first waiting record.
 type laneHeap []*lane
 
-func (h laneHeap) Len() int { return len(h) }
-func (h laneHeap) Less(i, j int) bool {
-	return h[i].queue[h[i].head].position.Compare(h[j].queue[h[j].head].position) < 0
+func (h *laneHeap) Len() int { return len(*h) }
+
+// Less implements [heap.Interface].
+func (h *laneHeap) Less(i, j int) bool {
+	a, b := (*h)[i], (*h)[j]
+	return a.queue[a.head].position.Compare(b.queue[b.head].position) < 0
 }
-func (h laneHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
+
+func (h *laneHeap) Swap(i, j int) { (*h)[i], (*h)[j] = (*h)[j], (*h)[i] }
 
 // Push implements [heap.Interface].
-func (h *laneHeap) Push(x any) { *h = append(*h, x.(*lane)) } //nolint:forcetypeassert // there is nothing else
+func (h *laneHeap) Push(x any) { *h = append(*h, x.(*lane)) } //nolint:forcetypeassert,errcheck // there is nothing else
 
 // Pop implements [heap.Interface].
 func (h *laneHeap) Pop() any {

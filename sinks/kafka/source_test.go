@@ -411,10 +411,9 @@ func TestSourceWhenHistoryIsGone(t *testing.T) {
 	f := open(t, c, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 30)})
 	purge(t, c, seatsTopic)
-	var gone *sinks.HistoryError
 	for name, start := range map[string]sinks.Start{"position": {After: sinktest.At(1, 0)}, "state": {}} {
 		_, err := readAll(t, c, sinks.SourceOptions{Start: start}, &listeners.SubscribeOptions{Current: start.IsNow()})
-		if !errors.As(err, &gone) {
+		if _, gone := errors.AsType[*sinks.HistoryError](err); !gone {
 			t.Errorf("%s: Run = %v, want a HistoryError", name, err)
 		}
 	}

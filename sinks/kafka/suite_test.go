@@ -34,8 +34,8 @@ func TestFirehosesWithoutTransactions(t *testing.T) {
 	})
 }
 
-// A wire is a dialer whose connections break, lose answers and die on demand.
-type wire struct {
+// A suiteWire is a dialer whose connections break, lose answers and die on demand.
+type suiteWire struct {
 	lose atomic.Int64 // answers still to be lost
 
 	mu    sync.Mutex
@@ -43,7 +43,7 @@ type wire struct {
 	conns map[net.Conn]bool
 }
 
-func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (w *suiteWire) dial(ctx context.Context, network, address string) (net.Conn, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, network, address)
 	if err != nil {
@@ -62,7 +62,7 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	return &lossy{Conn: conn, wire: w}, nil
 }
 
-func (w *wire) cut() {
+func (w *suiteWire) cut() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for c := range w.conns {
@@ -71,7 +71,7 @@ func (w *wire) cut() {
 	clear(w.conns)
 }
 
-func (w *wire) kill() {
+func (w *suiteWire) kill() {
 	w.mu.Lock()
 	w.dead = true
 	w.mu.Unlock()
@@ -81,7 +81,7 @@ func (w *wire) kill() {
 // lossy closes a connection in place of an answer.
 type lossy struct {
 	net.Conn
-	wire *wire
+	wire *suiteWire
 }
 
 func (c *lossy) Read(p []byte) (int, error) {
@@ -129,7 +129,7 @@ func startFirehoses(t testing.TB, base kafka.Options) sinktest.FirehoseServer {
 	return sinktest.FirehoseServer{
 		Lanes: partitions, MaxMessage: maxMessage,
 		Connect: func(t testing.TB, o sinktest.FirehoseSetup) *sinktest.FirehoseClient {
-			w := new(wire)
+			w := new(suiteWire)
 			opts := base
 			opts.Partitions, opts.MaxMessageBytes, opts.TooLarge = partitions, maxMessage, o.TooLarge
 			opts.Client = []kgo.Opt{kgo.Dialer(w.dial)}

@@ -216,3 +216,24 @@ func (p *confirmer) close() {
 		p.abandon(p.open)
 	}
 }
+
+// drop closes a channel and waits for that, but not for a server that does not
+// answer.
+func (p *confirmer) drop(c *confirmChannel) {
+	p.mu.Lock()
+	if p.open == c {
+		p.open = nil
+	}
+	p.mu.Unlock()
+	closed := make(chan struct{})
+	p.connector.wg.Go(func() {
+		defer close(closed)
+		c.ch.Close()
+	})
+	timer := time.NewTimer(p.timeout)
+	defer timer.Stop()
+	select {
+	case <-closed:
+	case <-timer.C:
+	}
+}

@@ -109,6 +109,18 @@ func firehoseParked(r *rig) {
 		f.Close()
 	}
 	r.verify(batches)
+	if !r.server.Unfenced {
+		// A listener in another process notices nothing.
+		ctx, cancel := r.patient()
+		defer cancel()
+		var got heard
+		if err := r.connect(FirehoseSetup{}).Firehose.Read(ctx, sinks.Start{Oldest: true}, &got, &sinks.SourceOptions{UntilTip: true}); err != nil {
+			r.Errorf("Read = %v, want nil", err)
+		}
+		if !slices.Equal(got.all(), told(batches...)) {
+			r.Errorf("Read gives %d events, want %d with whole bodies", len(got.all()), len(told(batches...)))
+		}
+	}
 	if _, err := r.server.Unpark(r.Context(), "nonsense"); err == nil || !strings.Contains(err.Error(), "nonsense") {
 		r.Errorf("Unpark(nonsense) = %v, want an error that names it", err)
 	}

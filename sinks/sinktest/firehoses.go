@@ -31,6 +31,7 @@ func Firehoses(t *testing.T, start func(t testing.TB) FirehoseServer) {
 		{"batches without messages count as stored", firehoseEmpty},
 		{"Stored never runs ahead of what is stored", firehoseStored},
 		{"a whole subscription", firehoseSubscription},
+		{"what is stored can be read", firehoseRead},
 		{"processes killed in the middle of a batch", firehoseKilled},
 		{"connections cut", firehoseCut},
 		{"acknowledgements lost", firehoseLostAcks},

@@ -22,6 +22,9 @@ type GroupServer struct {
 	// Fault does the broker some harm that passes by itself, such as a restart. Nil:
 	// members come and go only.
 	Fault func(t testing.TB)
+	// SlowDrains says that a member may take longer than the lease to give up a
+	// partition, and those that wait for it lose nothing.
+	SlowDrains bool
 	// Markers says that resets and live markers of the first snapshot come to each
 	// partition that has rows of it.
 	Markers bool
@@ -53,6 +56,7 @@ func Groups(t *testing.T, start func(t testing.TB) GroupServer) {
 		{"ParkedHoldsBackTheCheckpoint", groupParked},
 		{"KilledMemberIsReplaced", groupKilled},
 		{"StaleOwnerIsStopped", groupStale},
+		{"ASlowMemberCostsOthersNothing", groupSlowDrain},
 		{"LostHistoryIsSaid", groupHistory},
 		{"LostHistoryAsAReset", groupHistoryReset},
 		{"PerKeyInOrderWhateverMembersDo", groupRandom},

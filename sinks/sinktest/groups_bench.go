@@ -78,8 +78,7 @@ func (l lossTeller) Join(ctx context.Context, m *sinks.GroupMember) error {
 	c := *m
 	c.Own = func(held context.Context, claim sinks.GroupClaim) error {
 		stop := context.AfterFunc(held, func() {
-			var lost *sinks.GroupLostError
-			if errors.As(context.Cause(held), &lost) {
+			if _, lost := errors.AsType[*sinks.GroupLostError](context.Cause(held)); lost {
 				l.tally.lost(l.member, claim.Partition())
 			}
 		})
@@ -204,6 +203,7 @@ type groupTally struct {
 	done     map[string]int                  // how many of them were handled
 	shares   map[sinks.GroupPartition]*groupShare
 	twice    int
+	lostOnes int
 	failures []string
 }
 
@@ -284,9 +284,17 @@ func (g *groupTally) bury(m *groupMember) {
 func (g *groupTally) lost(m *groupMember, p sinks.GroupPartition) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	g.lostOnes++
 	if s := g.shares[p]; s != nil && s.member == m {
 		s.dead = true
 	}
+}
+
+// losses returns how often a member lost a partition.
+func (g *groupTally) losses() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lostOnes
 }
 
 // listener counts what l has handled.

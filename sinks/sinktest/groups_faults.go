@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strconv"
 	"sync/atomic"
+	"testing"
 	"time"
 
 	"github.com/rowcall/rowcall/listeners"
@@ -182,6 +184,54 @@ func groupStale(b *groupBench) {
 	}
 }
 
+// Others wait for a member that is slow to give up a partition, for longer than
+// a lease, and lose nothing by that.
+func groupSlowDrain(b *groupBench) {
+	if !b.server.SlowDrains {
+		b.Skip("this server gives up members that wait for others")
+	}
+	var hold atomic.Bool
+	release, held := make(chan struct{}), make(chan struct{}, 100)
+	o := shortOptions()
+	o.DrainTimeout = patience
+	slow := b.join("slow", o, listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
+		if !hold.Load() {
+			return nil
+		}
+		held <- struct{}{}
+		select {
+		case <-release:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}))
+	members := []*groupMember{slow, b.join("quick", o, nothing)}
+	fair := func() error {
+		counts, err := b.owners(members...)
+		if err == nil && slices.Max(counts)-slices.Min(counts) > 1 {
+			err = fmt.Errorf("members have %v partitions", counts)
+		}
+		return err
+	}
+	b.eventually("two fair shares", fair)
+	hold.Store(true)
+	b.store(100)
+	<-held
+	members = append(members, b.join("late", o, nothing))
+	pause := time.NewTimer(2*shortLease + shortLease/2)
+	<-pause.C
+	hold.Store(false)
+	close(release)
+	b.eventually("three fair shares", fair)
+	b.store(100)
+	b.settled()
+	b.check()
+	if n := b.tally.losses(); n > 0 {
+		b.Errorf("%d partitions were lost while members waited", n)
+	}
+}
+
 func groupHistory(b *groupBench) {
 	b.store(60)
 	m := b.join("a", groupOptions(), nothing)
@@ -316,4 +366,27 @@ func groupRandom(b *groupBench) {
 		}
 	}
 	b.Logf("%d events were handled twice", b.tally.doubled())
+}
+
+// GroupUnderLoad runs two members while events are stored, does some harm in the midst of
+// it, and checks that they have handled everything, each key in order.
+func GroupUnderLoad(t testing.TB, server GroupServer, harm func()) {
+	t.Helper()
+	b := newGroupBench(t, server)
+	o := shortOptions()
+	o.Lease = 3 * shortLease // an election takes a while
+	members := []*groupMember{b.join("a", o, nothing), b.join("b", o, nothing)}
+	for i := range 20 {
+		b.store(50)
+		if i == 10 {
+			harm()
+		}
+	}
+	b.settled()
+	b.check()
+	for _, m := range members {
+		if err := m.end(); err != nil {
+			b.Errorf("Run = %v, want nil", err)
+		}
+	}
 }

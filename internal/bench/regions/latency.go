@@ -22,6 +22,7 @@ type heard struct {
 // the listener on its own goroutine.
 func (b *bench) latency() error {
 	kinds := []heard{
+		{"channel alone, the floor", hearChannel},
 		{"map and channel", hearGuarded},
 		{"statedb's change iterator", hearStatedb},
 		{"region", hearRegion},
@@ -97,6 +98,34 @@ func (b *bench) latencies(k heard, pace time.Duration) (puts, took []time.Durati
 		took = append(took, max(0, heard[i].Sub(written[i])))
 	}
 	return puts, took, err
+}
+
+// A ping stores nothing, and hands what was put to a goroutine that waits for
+// it: nothing that wakes a listener is quicker.
+type ping struct {
+	guarded
+
+	told chan int
+}
+
+func (s *ping) put(_ string, v seat) error {
+	s.told <- v.Price
+	return nil
+}
+
+func hearChannel(_ context.Context, seen func(int)) (store, func() error, error) {
+	s := &ping{told: make(chan int)}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for price := range s.told {
+			seen(price)
+		}
+	})
+	return s, func() error {
+		close(s.told)
+		wg.Wait()
+		return nil
+	}, nil
 }
 
 // A tellingMap is a guarded map that sends what was put.

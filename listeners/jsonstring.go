@@ -1,25 +1,24 @@
-package pgvalue
+package listeners
 
 import "unicode/utf8"
 
-const hexDigits = "0123456789abcdef"
-
-// plain marks the bytes that stand for themselves in a JSON string.
-var plain = func() (set [256]bool) {
+// plainJSON marks the bytes that stand for themselves in a JSON string.
+var plainJSON = func() (set [256]bool) {
 	for c := ' '; c < utf8.RuneSelf; c++ {
 		set[c] = c != '"' && c != '\\'
 	}
 	return set
 }()
 
-// AppendJSONString appends s to dst as a JSON string (RFC 8259, section 7).
-// Valid UTF-8 stays as it is, each invalid byte becomes U+FFFD.
+// AppendJSONString appends s to dst as a JSON string (RFC 8259, section 7), for
+// rows that write their JSON themselves. Valid UTF-8 stays as it is, each invalid
+// byte becomes U+FFFD, and control characters are written as Postgres does.
 func AppendJSONString[S ~string | ~[]byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	run := 0 // start of the bytes that are still to be copied
 	for i := 0; i < len(s); {
 		c := s[i]
-		if plain[c] {
+		if plainJSON[c] {
 			i++
 			continue
 		}
@@ -44,6 +43,7 @@ func AppendJSONString[S ~string | ~[]byte](dst []byte, s S) []byte {
 }
 
 func appendEscape(dst []byte, c byte) []byte {
+	const hexDigits = "0123456789abcdef"
 	switch c {
 	case '"', '\\':
 		return append(dst, '\\', c)
