@@ -41,11 +41,18 @@ func scriptServe(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func withCommands(ts *testscript.TestScript, do func(context.Context, *sinks.Commands)) {
-	nc, err := nats.Connect(ts.Getenv("NATS_URL"))
-	ts.Check(err)
-	defer nc.Close()
-	broker, err := jetstream.NewCommandBroker(nc, nil)
-	ts.Check(err)
+	var broker sinks.CommandBroker
+	if ts.Getenv("AMQP_URL") != "" {
+		b, disconnect := amqpBroker(ts)
+		defer disconnect()
+		broker = b
+	} else {
+		nc, err := nats.Connect(ts.Getenv("NATS_URL"))
+		ts.Check(err)
+		defer nc.Close()
+		broker, err = jetstream.NewCommandBroker(nc, nil)
+		ts.Check(err)
+	}
 	c, err := sinks.NewCommands(broker, &sinks.CommandsOptions{Owner: "depot"})
 	ts.Check(err)
 	defer c.Close()

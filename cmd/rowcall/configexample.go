@@ -34,6 +34,8 @@ to:
 	writeTargetExample(&b, kindNATS, "")
 	b.WriteString("\n  #- target: kafka://localhost:9092\n")
 	writeTargetExample(&b, kindKafka, kindNATS)
+	b.WriteString("\n  #- target: amqp://localhost\n")
+	writeTargetExample(&b, kindAMQP, kindKafka)
 	return b.String()
 }
 
@@ -47,7 +49,11 @@ func writeTargetExample(b *strings.Builder, kind, said string) {
 		case said == "" || !s.fits(said) || s.key == "name":
 			b.WriteString(comment("    ", s.help))
 		}
-		fmt.Fprintf(b, "    #%s: %s\n", s.key, s.example)
+		example := s.example
+		if s.key == "name" {
+			example += "-" + kind // no two may have the same
+		}
+		fmt.Fprintf(b, "    #%s: %s\n", s.key, example)
 	}
 }
 

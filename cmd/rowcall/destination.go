@@ -123,6 +123,9 @@ func (a *app) open(ctx context.Context, d *destination, to string, f *natsFlags,
 	case toNATS:
 		return d.openNATS(ctx, f, database, log, out)
 	default:
+		if isAMQP(to) {
+			return d.openRabbitMQ(ctx, to, database, log, out)
+		}
 		return d.openKafka(ctx, to, database, log, out)
 	}
 	return nil

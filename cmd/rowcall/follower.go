@@ -13,6 +13,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
 
 // A follower is a destination that the journal feeds.
@@ -76,7 +77,8 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 // passes reports whether trying again may help.
 func passes(err error) bool {
 	_, unreachable := errors.AsType[*sinks.UnreachableError](err)
-	return unreachable || errors.Is(err, context.DeadlineExceeded)
+	_, rabbit := errors.AsType[*rabbitmq.UnreachableError](err)
+	return unreachable || rabbit || errors.Is(err, context.DeadlineExceeded)
 }
 
 // feed opens the destination and feeds it until something ends that.

@@ -20,11 +20,12 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/internal/pgtest"
+	"github.com/rowcall/rowcall/internal/rabbitserver/rabbittest"
 )
 
 // TestMain makes this test binary behave as rowcall when it is called so.
 func TestMain(m *testing.M) {
-	testscript.Main(pgtest.Wrap(m), map[string]func(){"rowcall": main})
+	testscript.Main(rabbittest.Wrap(pgtest.Wrap(m)), map[string]func(){"rowcall": main})
 }
 
 // patience is how long a script waits for something to happen.
@@ -48,6 +49,9 @@ const patience = 30 * time.Second
 //	kafka                     starts a fake Kafka, $KAFKA_URL
 //	records TOPIC             prints keys and values of what is committed there
 //	purge SEQUENCE            removes what the stream holds before that
+//	rabbitmq                  starts a RabbitMQ, $AMQP_URL; commands are sent and served there
+//	bind QUEUE EXCHANGE KEY   makes a queue there that gets what has this routing key
+//	take QUEUE                prints routing keys and bodies of what is in it
 //	freeport NAME             sets $NAME to a port that nobody uses
 //	usedport NAME             sets $NAME to a port that somebody uses
 //	waitfile FILE TEXT        waits until the file holds the text
@@ -75,6 +79,9 @@ func TestScripts(t *testing.T) {
 			"kafka":     scriptKafka,
 			"records":   scriptRecords,
 			"purge":     scriptPurge,
+			"rabbitmq":  scriptRabbitMQ,
+			"bind":      scriptBind,
+			"take":      scriptTake,
 			"freeport":  scriptFreePort,
 			"usedport":  scriptUsedPort,
 			"waitfile":  scriptWaitFile,

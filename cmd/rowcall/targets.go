@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/rowcall/rowcall/sinks/kafka"
+	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
 
 // Where events go, besides the URLs of brokers.
@@ -92,7 +93,7 @@ func (t *targets) check(flag string) error {
 }
 
 // wantTarget says what a target can be.
-const wantTarget = "want nats, stdout, discard, or kafka://host:port"
+const wantTarget = "want nats, stdout, discard, kafka://host:port, or amqp://host:port"
 
 // wrongTarget returns what is wrong with a target. It never shows a password.
 func wrongTarget(one string) error {
@@ -101,6 +102,10 @@ func wrongTarget(one string) error {
 	case strings.HasPrefix(one, kafkaScheme):
 		if _, err := kafka.New(one, "x", nil); err != nil {
 			return errors.New(strings.TrimPrefix(err.Error(), "kafka: "))
+		}
+	case isAMQP(one):
+		if _, err := rabbitmq.NewConnector(one, nil); err != nil {
+			return errors.New(strings.TrimPrefix(err.Error(), "rabbitmq: "))
 		}
 	case isURL:
 		return fmt.Errorf("unknown scheme %q: %s", scheme, wantTarget)

@@ -13,6 +13,7 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/kafka"
+	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
 
 // targetOptions are what a file says of one place that events go to.
@@ -29,6 +30,7 @@ type targetOptions struct {
 
 	jetstream jetstream.Options
 	kafka     kafka.Options
+	rabbitmq  rabbitmq.PublisherOptions
 }
 
 // The kinds of places, as the settings' table names them.
@@ -40,6 +42,9 @@ const (
 // targetKind returns what kind of place a target is: the word or the scheme.
 func targetKind(target string) string {
 	kind, _, _ := strings.Cut(target, "://")
+	if kind == kindAMQPS {
+		return kindAMQP
+	}
 	return kind
 }
 
@@ -88,11 +93,11 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
-			key: "partitions", of: []string{kindNATS, kindKafka}, kind: valueNumber, example: "16",
+			key: "partitions", of: []string{kindNATS, kindKafka, kindAMQP}, kind: valueNumber, example: "16",
 			help: "the number of partitions; it must stay as it is (default 16)",
 			set: func(o *targetOptions, text string) error {
 				n, err := between(text, 1, sinks.MaxPartitions)
-				o.jetstream.Partitions, o.kafka.Partitions = n, n
+				o.jetstream.Partitions, o.kafka.Partitions, o.rabbitmq.Partitions = n, n, n
 				return err
 			},
 		},
@@ -141,7 +146,7 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
-			key: "on-gap", of: []string{kindKafka}, kind: valueChoice, example: "fail",
+			key: "on-gap", of: []string{kindKafka, kindAMQP}, kind: valueChoice, example: "fail",
 			help: "when the journal no longer holds what this place needs: fail, or skip to the oldest event that it holds (default fail)",
 			set: func(o *targetOptions, text string) error {
 				o.skipGap = text == "skip"
@@ -180,6 +185,18 @@ func targetSettings() []targetSetting {
 				var size byteSize
 				err := size.Set(text)
 				o.kafka.MaxMessageBytes = int(size)
+				return err
+			},
+		},
+		{
+			key: "exchange", of: []string{kindAMQP}, example: "rowcall", help: "the topic exchange, which is created if need be (default rowcall)",
+			set: func(o *targetOptions, text string) error { o.rabbitmq.Exchange = text; return nil },
+		},
+		{
+			key: "mandatory", of: []string{kindAMQP}, kind: valueBool, example: "false",
+			help: "wait until a queue is bound that takes an event; otherwise RabbitMQ drops it (default false)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.rabbitmq.Mandatory, err = trueOrFalse(text)
 				return err
 			},
 		},

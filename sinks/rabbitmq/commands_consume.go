@@ -203,7 +203,9 @@ func (c *commandConsumer) add(ctx context.Context, found []sinks.CommandDelivery
 		c.wg.Go(func() { d.postpone(ctx, at) })
 		return found
 	}
+	d.mu.Lock() // expire may look before it is set
 	d.lease = time.AfterFunc(c.opts.Lease, d.expire)
+	d.mu.Unlock()
 	return append(found, d)
 }
 

@@ -65,12 +65,10 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func
 	name := b.DeadQueue(queue)
 	// A queue with many letters takes longer than one request may.
 	err := b.connector.locked(ctx, name+".lock", func(ctx context.Context, ch *amqp.Channel) error {
-		q, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
-		if err != nil {
-			return err
-		}
+		// A count would be of no use: the server counts what somebody has just put
+		// back a moment later than it hands it out.
 		var last uint64
-		for range q.Messages {
+		for {
 			if ctx.Err() != nil {
 				return context.Cause(ctx) // they go back with the channel
 			}
