@@ -79,11 +79,16 @@ func TestFollowerDoesNotGoOnBehindAResetAlone(t *testing.T) {
 	if sink.Stored().IsZero() {
 		t.Error("no reset came before the first row")
 	}
-	keeper, at, err := positions.Open(t.Context(), f.journal.stream+"/stuck")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = keeper.Close() }()
+	var at listeners.Position
+	// A process that another test forks right now has the lock until it is executed.
+	pgtest.Eventually(t, patience, func() error {
+		keeper, stored, err := positions.Open(t.Context(), f.journal.stream+"/stuck")
+		if err != nil {
+			return err
+		}
+		at = stored
+		return keeper.Close()
+	})
 	if !at.IsZero() {
 		t.Errorf("the place in the journal is %s, which is the first row's: it would be left out", at)
 	}
