@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-maven need-cc
+.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc
 
 # What test-postgres-matrix tests with, and for how long soak goes on.
 VERSIONS ?= 14 15 16 17 18
@@ -16,17 +16,17 @@ help: ## list the targets
 demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
 	$(GO) run ./cmd/rowcall demo
 
-test: need-postgres need-cc ## vet, then all tests with the race detector
+test: need-postgres need-rabbitmq need-cc ## vet, then all tests with the race detector
 	$(GO) vet ./...
 	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
 	cd internal/interop && CGO_ENABLED=1 $(GO) test -race -mod=mod -timeout 9m ./...
 
-# The other packages do not talk to PostgreSQL.
+# Those whose behaviour depends on the version of PostgreSQL.
 test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those that VERSIONS="16 18" names
 	@set -e; for version in $(VERSIONS); do \
 		bin=$$($(GO) run ./internal/tools/pgfetch $$version); \
 		echo "make: PostgreSQL $$version in $$bin" >&2; \
-		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 9m ./cdc/... ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
+		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 9m ./cdc/... ./grid/pgwrite ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
 	done
 
 # The broker's jars are about 45 MB. ROWCALL_KAFKA_LIBS names a directory that has them.
@@ -79,6 +79,24 @@ need-postgres: need-go
 	trap '$$root rm -f $$conf' EXIT; trap 'exit 1' HUP INT TERM; \
 	$$root mkdir -p "$${conf%/*}" && echo 'create_main_cluster = false' | $$root tee $$conf >/dev/null && \
 	packages=postgresql && why='the demo and the tests run a throw-away PostgreSQL; no cluster is set up' && \
+	$(apt_install)
+
+# Debian's rabbitmq-server package starts a service on port 5672, and Erlang's a
+# port mapper. A policy-rc.d that refuses keeps them from it for the time of the
+# installation; one that is there is put back. ROWCALL_RABBITMQ=skip leaves out
+# the tests that need it, and so does a system without apt-get.
+need-rabbitmq: need-go
+	@[ "$$ROWCALL_RABBITMQ" = skip ] && exit 0; \
+	why=$$($(GO) run ./internal/tools/rabbitbin 2>&1 >/dev/null) && exit 0; \
+	case "$$why" in *"no RabbitMQ server"*) ;; *) echo "$$why" >&2; exit 1 ;; esac; \
+	if [ -n "$$ROWCALL_RABBITMQ_BIN" ]; then echo "make: $$why" >&2; exit 1; fi; \
+	if ! command -v apt-get >/dev/null; then echo "make: the tests of RabbitMQ are skipped: $$why" >&2; exit 0; fi; \
+	$(as_root); \
+	policy=/usr/sbin/policy-rc.d; kept=$$policy.rowcall-make; \
+	trap '$$root rm -f $$policy; if [ -e $$kept ]; then $$root mv -f $$kept $$policy; fi' EXIT; trap 'exit 1' HUP INT TERM; \
+	if [ -e $$policy ] && [ ! -e $$kept ]; then $$root mv $$policy $$kept; fi && \
+	printf '#!/bin/sh\nexit 101\n' | $$root tee $$policy >/dev/null && $$root chmod 755 $$policy && \
+	packages=rabbitmq-server && why='the tests run a throw-away RabbitMQ; no service is started' && \
 	$(apt_install)
 
 need-maven:

@@ -34,12 +34,8 @@ func (s *Source) noteBegin(inv *inventory, resumed bool) {
 // The slot's own position is no event's: an idle slot moves over what concerns
 // nobody. So the state knows the last transaction that was stored before it.
 func (s *Source) resume(ctx context.Context, from listeners.Position) (listeners.Position, error) {
-	select {
-	case <-s.ready:
-	case <-s.ended:
-		return listeners.Position{}, listeners.ErrClosed
-	case <-ctx.Done():
-		return listeners.Position{}, context.Cause(ctx)
+	if err := s.awaitReady(ctx); err != nil {
+		return listeners.Position{}, err
 	}
 	s.mu.Lock()
 	begin, epoch, shared, standby := s.begin, s.epoch, s.shared, s.standby
@@ -79,4 +75,30 @@ func (s *Source) resume(ctx context.Context, from listeners.Position) (listeners
 		return listeners.Position{}, gone
 	}
 	return from, nil
+}
+
+// beginning answers for [listeners.FeedOptions]. A run that tells a snapshot
+// begins with that: whoever leaves before its end has heard nothing to go on
+// from.
+func (s *Source) beginning(ctx context.Context) (listeners.Position, error) {
+	if err := s.awaitReady(ctx); err != nil {
+		return listeners.Position{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.shared || s.begin.partly {
+		return listeners.Position{}, nil
+	}
+	return s.begin.last, nil
+}
+
+func (s *Source) awaitReady(ctx context.Context) error {
+	select {
+	case <-s.ready:
+		return nil
+	case <-s.ended:
+		return listeners.ErrClosed
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }

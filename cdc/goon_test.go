@@ -2,6 +2,7 @@ package cdc_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -193,6 +194,7 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 	store := listeners.NewFilePositions(t.TempDir())
 	opts := &cdc.Options{StateDir: t.TempDir()}
 	var all []string
+	var before listeners.Position // the last one saved
 	for round := range 4 {
 		var rec listenertest.Recorder
 		var sub *listeners.Subscription
@@ -200,16 +202,23 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 		if round == 0 {
 			<-sub.Live()
 		}
-		for range 10 {
-			exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
-		}
+		// An hour between two saves: only the first and the last happen.
+		exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 		pgtest.Eventually(t, 20*time.Second, func() error {
-			if n := len(keys(&rec)); n < 10 {
-				return errors.New("not all has arrived")
+			if saved, err := sub.Saved(); err != nil || saved.Compare(before) <= 0 {
+				return fmt.Errorf("nothing new is saved: %w", err)
 			}
 			return nil
 		})
-		// An hour between two saves: only the first and the last happen.
+		for range 9 {
+			exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
+		}
+		pgtest.Eventually(t, 20*time.Second, func() error {
+			if got, want := len(keys(&rec)), 10+min(round, 1); got < want || sub.Lag().Batches > 0 {
+				return fmt.Errorf("%d of %d rows have arrived", got, want)
+			}
+			return nil
+		})
 		saved, err := sub.Saved()
 		if handled := sub.Handled(); err != nil || saved.Compare(handled) >= 0 {
 			t.Errorf("round %d: Saved() = %s, %v, Handled() = %s; want it behind", round, saved, err, handled)
@@ -218,11 +227,92 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 			t.Errorf("round %d: the slot may be confirmed up to %x, but only %s is saved", round, confirmed, saved)
 		}
 		src.stop()
-		if saved, err := sub.Saved(); saved != sub.Handled() || err != nil {
-			t.Errorf("round %d: Saved() = %s, %v at the end, Handled() = %s", round, saved, err, sub.Handled())
+		if before, err = sub.Saved(); before != sub.Handled() || err != nil {
+			t.Errorf("round %d: Saved() = %s, %v at the end, Handled() = %s", round, before, err, sub.Handled())
 		}
 		exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 		all = append(all, keys(&rec)...)
 	}
 	wantSequence(t, all, 43)
+}
+
+// Somebody who leaves before anything has come has begun all the same.
+func TestNameThatLeavesBeforeAnythingCameMissesNothing(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
+	store := listeners.NewFilePositions(t.TempDir())
+	opts := &cdc.Options{StateDir: t.TempDir(), Snapshot: cdc.SnapshotNever, HistoryBytes: 1 << 20}
+	named := &listeners.SubscribeOptions{Positions: store, Ephemeral: true}
+	var held, rec listenertest.Recorder
+	var hold, sub *listeners.Subscription
+	src := run(t, url, opts, func(src *cdc.Source) {
+		attend(t, &held, &hold, nil)(src)
+		var err error
+		if sub, err = src.Subscribe("named", new(listenertest.Recorder), named); err != nil {
+			t.Fatal(err)
+		}
+	})
+	pgtest.Eventually(t, 20*time.Second, func() error {
+		if saved, err := sub.Saved(); saved.IsZero() || err != nil {
+			return fmt.Errorf("saved %s, %w", saved, err)
+		}
+		return nil
+	})
+	if err := sub.CloseWait(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	exec(t, conn, "INSERT INTO seats SELECT FROM generate_series(1, 3)")
+	src.caughtUp()
+	sub, err := src.Subscribe("named", &rec, named)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src.caughtUp()
+	if err := sub.CloseWait(t.Context()); err != nil || sub.Err() != nil {
+		t.Fatal(err, sub.Err())
+	}
+	wantSequence(t, keys(&rec), 3)
+	src.stop()
+}
+
+// The slot does not wait for a name that was closed. What it has passed
+// meanwhile is said to be gone, not left out.
+func TestNameThatLeftBeforeAnythingCameIsToldOfAGap(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
+	store := listeners.NewFilePositions(t.TempDir())
+	opts := &cdc.Options{StateDir: t.TempDir(), Snapshot: cdc.SnapshotNever}
+	named := &listeners.SubscribeOptions{Positions: store}
+	var sub, hold *listeners.Subscription
+	var rec listenertest.Recorder
+	idle := func() {
+		t.Helper()
+		src := run(t, url, opts, attend(t, &rec, &sub, named))
+		src.caughtUp()
+		exec(t, conn, "CHECKPOINT", "SELECT pg_logical_emit_message(false, 'x', 'y')") // the slot moves over it
+		src.caughtUp()
+		src.stop()
+	}
+	idle()
+	began, _ := sub.Saved()
+	idle() // goes on, with nothing in between
+	if again, _ := sub.Saved(); began.IsZero() || again != began || len(rec.Batches()) != 0 {
+		t.Fatalf("saved %s, then %s, and heard %d batches; want one position and nothing", began, again, len(rec.Batches()))
+	}
+	exec(t, conn, "INSERT INTO seats DEFAULT VALUES") // while nobody runs
+	src := run(t, url, opts, attend(t, new(listenertest.Recorder), &hold, nil))
+	src.caughtUp()
+	src.stop()
+	src = run(t, url, opts, func(src *cdc.Source) {
+		attend(t, new(listenertest.Recorder), &hold, nil)(src)
+		attend(t, &rec, &sub, named)(src)
+	})
+	<-sub.Done()
+	if gone, is := errors.AsType[*listeners.HistoryError](sub.Err()); !is || gone.Asked != began {
+		t.Errorf("Err() = %v, want a HistoryError from %s", sub.Err(), began)
+	}
+	sub.Close()
+	src.stop()
 }

@@ -72,7 +72,7 @@ func New(databaseURL string, opts *Options) (*Source, error) {
 		state: new(stateFile),
 		ready: make(chan struct{}), ended: make(chan struct{}), kick: make(chan struct{}, 1),
 	}
-	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes, HistoryBytes: c.HistoryBytes, Resume: s.resume})
+	s.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: c.MaxBytes, HistoryBytes: c.HistoryBytes, Resume: s.resume, Begin: s.beginning})
 	return s, nil
 }
 
@@ -186,13 +186,13 @@ func (s *Source) Run(ctx context.Context) error {
 	defer close(s.ended)
 	if !subscribed {
 		s.runErr = errNoSubscription
-		s.feed.Close()
+		s.feed.CloseFor(s.runErr)
 		return s.runErr
 	}
 	s.state, s.runErr = openState(s.c.StateDir, s.c.Slot)
 	if s.runErr != nil {
 		s.runErr = fmt.Errorf("cdc: %w", s.runErr)
-		s.feed.Close()
+		s.feed.CloseFor(s.runErr)
 		return s.runErr
 	}
 	s.state.last = s.tracker.lastStored
@@ -205,6 +205,9 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 	if ctx.Err() != nil && err != nil && transient(err) {
 		err = nil // what it would have tried again
+	}
+	if err != nil {
+		s.feed.CloseFor(err) // so that subscriptions know; stop has no reason to tell
 	}
 	err = errors.Join(err, s.stop(ctx))
 	failures := s.failures(func(*subscription) bool { return true })

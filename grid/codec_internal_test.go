@@ -3,10 +3,11 @@ package grid
 import (
 	"bytes"
 	"cmp"
+	"database/sql"
+	"net/netip"
 	"reflect"
 	"strings"
 	"testing"
-	"time"
 
 	"pgregory.net/rapid"
 )
@@ -33,7 +34,7 @@ type (
 )
 
 func enc[K comparable](t interface{ Fatalf(string, ...any) }, k K) []byte {
-	c, err := newCodec(reflect.TypeFor[K]())
+	c, err := newCodec(reflect.TypeFor[K](), keyCodecs{})
 	if err != nil {
 		t.Fatalf("newCodec(%T) = %v, want no error", k, err)
 	}
@@ -139,24 +140,29 @@ func TestKeyTypesThatCannotBe(t *testing.T) {
 		typ  reflect.Type
 		want string
 	}{
-		"float":            {reflect.TypeFor[float64](), "float64 cannot be a key; keys are strings"},
+		"float":            {reflect.TypeFor[float64](), "float64 cannot be a key: float64 is none of what keys are: strings"},
 		"pointer":          {reflect.TypeFor[*string](), "*string cannot be a key"},
 		"interface":        {reflect.TypeFor[any](), "cannot be a key"},
-		"array of int":     {reflect.TypeFor[[2]int](), "[2]int cannot be a key"},
+		"array of floats":  {reflect.TypeFor[[2]float32](), "[2]float32 cannot be a key: float32 is none"},
+		"empty array":      {reflect.TypeFor[[0]int](), "[0]int has no elements"},
+		"large array":      {reflect.TypeFor[[40][40]int](), "more than 1024 parts; give it a codec"},
 		"unexported field": {reflect.TypeFor[struct{ a int }](), "its field a is not exported"},
 		"left out": {reflect.TypeFor[struct {
 			A int `db:"-"`
 		}](), "its field A is not exported or has the tag"},
-		"nested": {reflect.TypeFor[struct{ A struct{ B int } }](), "its field A is a struct { B int }"},
+		"nested":             {reflect.TypeFor[struct{ A struct{ B *int } }](), "its field A: struct { B *int }, field B: *int is none"},
+		"nested, unexported": {reflect.TypeFor[struct{ A struct{ b int } }](), "has the field b, which is not exported"},
+		"nested, empty":      {reflect.TypeFor[struct{ A struct{} }](), "has no fields"},
+		"null":               {reflect.TypeFor[struct{ A sql.NullInt64 }](), "give it a codec"},
 		"twice": {reflect.TypeFor[struct {
 			A int
 			B int `db:"a"`
 		}](), `fields A and B both stand for column "a"`},
-		"time":  {reflect.TypeFor[time.Time](), "time.Time cannot be a key"},
-		"empty": {reflect.TypeFor[struct{}](), "has no fields"},
+		"unknown": {reflect.TypeFor[netip.Addr](), "its field addr is not exported"},
+		"empty":   {reflect.TypeFor[struct{}](), "has no fields"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := newCodec(tc.typ)
+			_, err := newCodec(tc.typ, keyCodecs{})
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("newCodec(%s) = %v, want an error with %q", tc.typ, err, tc.want)
 			}
@@ -165,7 +171,7 @@ func TestKeyTypesThatCannotBe(t *testing.T) {
 }
 
 func TestEncodingAKeyNeedsNoAllocation(t *testing.T) {
-	c, err := newCodec(reflect.TypeFor[mixed]())
+	c, err := newCodec(reflect.TypeFor[mixed](), keyCodecs{})
 	if err != nil {
 		t.Fatal(err)
 	}

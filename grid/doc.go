@@ -34,6 +34,13 @@
 // after another. The function reads its own writes, and is called again if
 // something that it read was changed before it could commit.
 //
+// Keys: a key is one column of its events, and a struct one for each field,
+// where a struct or an array within is one column, too. The text of a column is
+// that of its kind, what [encoding.TextMarshaler] says, or JSON; where that is
+// not different for different keys, as for bytes that are not UTF-8, it is the
+// key's encoding in hexadecimal behind "\x". Other types are keys by a
+// [KeyCodec].
+//
 // Indexes: an [Index] shows a write when the region does, and a unique one is
 // never violated, by single writes and transactions together. Two keys may swap
 // their values within a transaction.
@@ -112,7 +119,8 @@
 // a transaction of the source appears in all of them at once, to [Grid.Do] and
 // to [Group.Snapshot]. It is one batch of the group and one of each region that
 // it changed. While the source sends some of its collections anew, after it has
-// lost its place, these stay as they were until all of them are complete.
+// lost its place, these stay as they were until all of them are complete. Until
+// then, what a transaction did to them is missing where the others show it.
 //
 // # What is not promised
 //

@@ -40,6 +40,15 @@ func allocEntry[K comparable, V any](id []byte) *entry[K, V] {
 	return &short.entry
 }
 
+// copied returns a copy that does not keep the memory of e.
+func (e *entry[K, V]) copied() *entry[K, V] {
+	c := allocEntry[K, V](e.id)
+	id := c.id
+	*c = *e
+	c.id = id
+	return c
+}
+
 var (
 	_ listeners.Row    = (*entry[string, int])(nil)
 	_ listeners.Native = (*entry[string, int])(nil)
@@ -53,23 +62,37 @@ func (e *entry[K, V]) Schema() *listeners.Schema { return e.shape.schema }
 
 // State implements [listeners.Row]. No column of a region is ever unchanged.
 func (e *entry[K, V]) State(i int) listeners.State {
-	if _, ok := resolve(e.column(i)); !ok {
+	if _, ok := resolve(e.column(i)); !ok && e.shape.columns[i].part == nil {
 		return listeners.Null
 	}
 	return listeners.Present
 }
 
 // Text implements [listeners.Row].
-func (e *entry[K, V]) Text(i int) []byte { return textOf(e.column(i)) }
+func (e *entry[K, V]) Text(i int) []byte {
+	if p := e.shape.columns[i].part; p != nil {
+		return keyText(p, &e.key, e.column(i))
+	}
+	return textOf(e.column(i))
+}
 
 // AppendJSON implements [listeners.Row].
-func (e *entry[K, V]) AppendJSON(dst []byte, i int) []byte { return appendJSON(dst, e.column(i)) }
+func (e *entry[K, V]) AppendJSON(dst []byte, i int) []byte {
+	if p := e.shape.columns[i].part; p != nil {
+		return appendKeyJSON(dst, p, &e.key, e.column(i))
+	}
+	return appendJSON(dst, e.column(i))
+}
 
 // Scan implements [listeners.Row].
 func (e *entry[K, V]) Scan(i int, dst any) error {
 	d := reflect.ValueOf(dst)
 	if d.Kind() != reflect.Pointer || d.IsNil() {
 		return errors.New("want a non-nil pointer")
+	}
+	if p := e.shape.columns[i].part; p != nil && d.Elem().Kind() == reflect.String {
+		d.Elem().SetString(string(e.Text(i)))
+		return nil
 	}
 	return assign(d.Elem(), e.column(i))
 }

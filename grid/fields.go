@@ -4,7 +4,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/rowcall/rowcall/listeners"
 )
 
 // A field is one field of a struct type and the column it stands for, by the
@@ -38,24 +39,9 @@ func appendFields(fields []field, t reflect.Type, prefix []int, offset uintptr) 
 		case !f.IsExported():
 			next.column = ""
 		case column == "":
-			next.column = snakeCase(f.Name)
+			next.column = listeners.ColumnName(f.Name)
 		}
 		fields = append(fields, next)
 	}
 	return fields
-}
-
-// snakeCase writes SeatNo as seat_no and HTTPPort as http_port, as package
-// listeners does.
-func snakeCase(name string) string {
-	runes := []rune(name)
-	var b strings.Builder
-	for i, c := range runes {
-		if unicode.IsUpper(c) && i > 0 &&
-			(!unicode.IsUpper(runes[i-1]) || (i+1 < len(runes) && unicode.IsLower(runes[i+1]))) {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(c))
-	}
-	return b.String()
 }

@@ -16,6 +16,10 @@ type Options struct {
 	// Logger hears of mirrors that stop and of changes that do not fit what a
 	// mirror holds. Default: nothing is logged.
 	Logger *slog.Logger
+	// Keys are the codecs of types that are keys, or parts of keys or of index
+	// values, and that this package does not know or would order otherwise. Each
+	// goes for its type wherever that stands in a key of the grid. Default: none.
+	Keys []KeyCodec
 }
 
 // A Grid is a set of regions that share a name: the Source of their events.
@@ -23,6 +27,7 @@ type Options struct {
 type Grid struct {
 	name string
 	log  *slog.Logger
+	keys keyCodecs
 
 	mu        sync.Mutex
 	regions   []member // in order of creation
@@ -40,9 +45,13 @@ type member interface {
 // New returns an empty grid. It starts nothing.
 func New(name string, opts *Options) *Grid {
 	g := &Grid{name: name, log: slog.New(slog.DiscardHandler)}
-	if opts != nil && opts.Logger != nil {
+	if opts == nil {
+		opts = new(Options)
+	}
+	if opts.Logger != nil {
 		g.log = opts.Logger
 	}
+	g.keys = newKeyCodecs(opts.Keys)
 	return g
 }
 

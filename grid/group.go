@@ -25,6 +25,12 @@ type GroupOptions struct {
 // Each region that it changed has it as one batch, and so has the group, which
 // is a [listeners.Source] of its own.
 //
+// There is one exception. While a source that has lost its place for some of
+// the collections alone tells these anew, their regions stay as they were, and
+// the others go on: a transaction of that time which concerns both shows in
+// part, until the collections are complete. Then the rest of all these
+// transactions appears at once, as what differs.
+//
 // Make it with [NewGroup], add regions with [AddTable], then call
 // [Group.Start]. All methods may be called from any goroutine.
 type Group struct {
@@ -94,7 +100,7 @@ func AddTable[K comparable, V any](group *Group, region, collection string, opts
 	if collection == "" {
 		return fail(errors.New("the collection is empty: name the table to follow, such as \"public.seats\""))
 	}
-	r, err := newRegion[K](group.grid, region, &RegionOptions[V]{FeedBytes: opts.FeedBytes, ValueBytes: opts.ValueBytes})
+	r, err := newRegion[K](group.grid, region, &RegionOptions[V]{FeedBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, ValueBytes: opts.ValueBytes})
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +224,7 @@ func (g *Group) Done() <-chan struct{} { return g.ended }
 // would not belong together any more.
 func (g *Group) Err() error {
 	if sub := g.subscription(); sub != nil {
-		return sub.Err()
+		return followed{sub}.Err()
 	}
 	return nil
 }

@@ -219,3 +219,34 @@ func TestMirrorResumesByItsSourcesPositions(t *testing.T) {
 		}
 	}
 }
+
+// Somebody who leaves a region in which nothing has happened yet has begun all
+// the same.
+func TestNameThatLeavesAnEmptyRegionMissesNothing(t *testing.T) {
+	for name, history := range map[string]int64{"with history": 1 << 20, "without": 0} {
+		t.Run(name, func(t *testing.T) {
+			r := open[int](t, newGrid(t), "r", &grid.RegionOptions[int]{HistoryBytes: history})
+			o := &listeners.SubscribeOptions{Positions: listeners.NewFilePositions(t.TempDir())}
+			sub := subscribe(t, r, new(listenertest.Recorder), o)
+			if err := errors.Join(sub.Wait(deadline(t), r.Position()), sub.CloseWait(t.Context())); err != nil {
+				t.Fatal(err)
+			}
+			last := put(t, r, 1, 10)
+			var rec listenertest.Recorder
+			sub = subscribe(t, r, &rec, o)
+			err := sub.Wait(deadline(t), last)
+			if closeErr := sub.CloseWait(t.Context()); closeErr != nil {
+				t.Fatal(closeErr)
+			}
+			if history > 0 {
+				if err != nil || len(rec.Events()) != 1 {
+					t.Errorf("Wait = %v with %d events, want the one that came meanwhile", err, len(rec.Events()))
+				}
+				return
+			}
+			if gone, is := errors.AsType[*listeners.HistoryError](err); !is || gone.Asked.IsZero() {
+				t.Errorf("Wait = %v, want a HistoryError rather than a silent gap", err)
+			}
+		})
+	}
+}

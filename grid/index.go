@@ -52,7 +52,7 @@ func NewIndex[K comparable, V any, I comparable](r *Region[K, V], name string, o
 	}
 	x := &Index[K, V, I]{r: r}
 	var err error
-	x.codec, err = newCodec(reflect.TypeFor[I]())
+	x.codec, err = newCodec(reflect.TypeFor[I](), r.grid.keys)
 	switch {
 	case err != nil:
 	case of == nil:
@@ -90,12 +90,13 @@ func (x *Index[K, V, I]) Equal(i I) iter.Seq2[K, V] {
 func (x *Index[K, V, I]) First(i I) (Entry[K, V], bool) {
 	var found Entry[K, V]
 	ok := false
-	value, now := encodeKey(x.codec, nil, &i), x.r.clock()
+	var room [idRoom]byte
+	value := encodeKey(x.codec, room[:0], &i)
 	x.r.view.Load().seek(x.slot, value, func(e *entry[K, V]) bool {
 		if !bytes.HasPrefix(e.places[x.slot], value) {
 			return false
 		}
-		if ok = !x.r.over(e, now); ok {
+		if ok = e.life == nil || !x.r.over(e, x.r.clock()); ok {
 			found = Entry[K, V]{e.key, e.val, e.pos}
 		}
 		return !ok
@@ -159,7 +160,7 @@ func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
 	txn := fresh.begin()
 	holders := make(map[string]K)
 	now.all(func(e *entry[K, V]) bool {
-		c := *e // the one that others read stays as it is
+		c := e.copied() // the one that others read stays as it is
 		c.places = append(slices.Clip(e.places), c.place(def))
 		c.size += len(c.places[slot])
 		if at := c.places[slot]; def.unique && at != nil {
@@ -170,7 +171,7 @@ func (r *Region[K, V]) addIndex(def indexDef[K, V]) (slot int, err error) {
 			}
 			holders[value] = c.key
 		}
-		txn.put(&c)
+		txn.put(c)
 		return true
 	})
 	if err != nil {

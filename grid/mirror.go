@@ -61,7 +61,7 @@ func Mirror[K comparable, V any](g *Grid, name string, src listeners.Source, opt
 	if err != nil {
 		return nil, fmt.Errorf("grid: mirror %q: %w", name, err)
 	}
-	r.source = sub
+	r.source = followed{sub}
 	if err := g.add(r); err != nil {
 		sub.Close()
 		<-sub.Done() // soon: the follower waits for nothing but its context
@@ -110,7 +110,8 @@ func (r *Region[K, V]) Done() <-chan struct{} {
 	return r.done
 }
 
-// Err returns why a mirror stopped to follow its source: nil while it follows,
+// Err returns why a mirror stopped to follow its source, be it what the mirror
+// could not take or why the source itself has failed: nil while it follows,
 // after Close, and when the source was closed. A mirror that stopped keeps what
 // it holds, and its subscriptions go on without hearing more. Nothing is
 // retried; close the region and make it again. For an open region Err is

@@ -111,6 +111,7 @@ func (r *Region[K, V]) writeFor(ctx context.Context, kind opKind, k *K, v *V, ve
 		r.limit(o.next, ttl)
 	}
 	r.commit(o)
+	r.feed.Yield()
 	return o.pos, o.err
 }
 

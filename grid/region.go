@@ -43,11 +43,13 @@ type RegionOptions[V any] struct {
 }
 
 // A Region is a typed map whose changes are events. K is a string, an integer,
-// a bool, a byte array or a struct of these; a named type of such a kind will
-// do. All methods may be called from any goroutine.
+// a bool, a [time.Time], an array or a struct of these, or a type that
+// [Options].Keys has a codec for; a named type of such a kind will do, but for
+// times. Times are one key if they are one instant, and come back in UTC. All
+// methods may be called from any goroutine.
 //
 // The columns of its events: the key's first, named "key" or, if K is a struct,
-// as its fields; then those of V, named as its fields, or "value" if V is not a
+// as its fields, where a struct within is one column; then those of V, named as its fields, or "value" if V is not a
 // struct. Fields are named as [listeners.Record.Scan] describes.
 type Region[K comparable, V any] struct {
 	grid  *Grid
@@ -125,9 +127,9 @@ func newRegion[K comparable, V any](g *Grid, name string, opts *RegionOptions[V]
 		sizes: newSizes[K](opts.ValueBytes), opened: time.Now(), lives: newLives[K, V](),
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
-	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume})
+	r.feed = listeners.NewFeed(&listeners.FeedOptions{MaxBytes: opts.FeedBytes, HistoryBytes: opts.HistoryBytes, Resume: r.resume, Begin: r.beginning})
 	var err error
-	if r.codec, err = newCodec(reflect.TypeFor[K]()); err != nil {
+	if r.codec, err = newCodec(reflect.TypeFor[K](), g.keys); err != nil {
 		return nil, fmt.Errorf("grid: region %q: %w", name, err)
 	}
 	r.db = newDB[K, V](0)
@@ -176,8 +178,8 @@ func (r *Region[K, V]) Entry(k K) (Entry[K, V], bool) {
 func (r *Region[K, V]) Len() int { return r.view.Load().length }
 
 // All yields the keys and values in the order of the keys: numbers by value,
-// strings and byte arrays by their bytes, false before true, structs field by
-// field. Each iteration sees the state at its start and does not hinder
+// strings and byte arrays by their bytes, false before true, times from the
+// earliest on, structs field by field, arrays element by element. Each iteration sees the state at its start and does not hinder
 // writers. A long one keeps the memory of what changed meanwhile.
 func (r *Region[K, V]) All() iter.Seq2[K, V] {
 	return func(yield func(K, V) bool) {
@@ -205,8 +207,8 @@ func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().posi
 
 // Close ends the region: first writes, those of listeners too, and a mirror's
 // source; then the subscriptions, as soon as they have handled what was written
-// before. It
-// returns nil when no callback is running any more. If ctx ends before that,
+// before. Who is being told the present state, or has to be told it again, is
+// told it to its end. It returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is
 // free for a new region. [listeners.Subscription.Reason] tells who was subscribed
@@ -246,7 +248,7 @@ func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string
 	tick := time.NewTicker(2 * time.Millisecond)
 	defer tick.Stop()
 	for _, s := range subs {
-		for s.Lag().Batches > 0 && ctx.Err() == nil {
+		for isBehind(s) && ctx.Err() == nil {
 			select {
 			case <-tick.C:
 			case <-s.Done():
@@ -273,6 +275,12 @@ func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string
 		}
 	}
 	return err
+}
+
+// isBehind reports whether a subscription has something left to hear.
+func isBehind(s *listeners.Subscription) bool {
+	lag := s.Lag()
+	return lag.Joining || lag.Batches > 0
 }
 
 func isClosed(c <-chan struct{}) bool {

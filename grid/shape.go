@@ -24,7 +24,8 @@ type shape struct {
 // A place is a key or a value, or a field of it.
 type place struct {
 	key   bool
-	index []int // nil for the whole
+	index []int    // nil for the whole
+	part  *keyPart // of a key whose text is not simply that of its kind, else nil
 }
 
 // of returns the value at this place of a key or value.
@@ -50,7 +51,11 @@ func newShape(grid, region string, keys []keyName, value reflect.Type, scalar st
 	seen := make(map[string]string)
 	for _, k := range keys {
 		columns = append(columns, listeners.Column{Name: k.column, Type: k.part.typ.String(), Key: true})
-		s.columns = append(s.columns, place{key: true, index: k.part.index})
+		at := place{key: true, index: k.part.index}
+		if k.part.whole {
+			at.part = k.part
+		}
+		s.columns = append(s.columns, at)
 		seen[k.column] = ""
 	}
 	fields := []field{{column: scalar, name: value.String(), typ: value}}

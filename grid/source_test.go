@@ -3,6 +3,7 @@ package grid_test
 import (
 	"context"
 	"database/sql"
+	"encoding"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -152,6 +153,8 @@ func (r *row) Scan(i int, dst any) error {
 	switch {
 	case r.State(i) == listeners.Null:
 		return fmt.Errorf("null into %T", dst)
+	case reflect.PointerTo(d.Type()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
+		return d.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(r.values[i])) //nolint:errcheck,forcetypeassert // it does
 	case d.Kind() == reflect.String:
 		d.SetString(r.values[i])
 		return nil

@@ -93,8 +93,7 @@ func (t *sourceTable[K, V]) key(r, other listeners.Record) (K, error) {
 			return k, fmt.Errorf("key column %s of %s is %s", name.column, t.schema.Collection(), v.State())
 		}
 		at := place{index: name.part.index}
-		dst := at.of(reflect.ValueOf(&k).Elem()).Addr().Interface()
-		if err := v.Scan(dst); err != nil {
+		if err := name.part.scan(v, at.of(reflect.ValueOf(&k).Elem())); err != nil {
 			return k, fmt.Errorf("key column %s.%s into %T: %w", t.schema.Collection(), name.column, k, err)
 		}
 	}

@@ -90,6 +90,10 @@ func (r *Region[K, V]) resume(_ context.Context, from listeners.Position) (liste
 	return listeners.Position{}, &listeners.HistoryError{Asked: from, Oldest: r.begin}
 }
 
+// beginning answers for [listeners.FeedOptions]. A mirror's feed begins with its
+// state.
+func (r *Region[K, V]) beginning(context.Context) (listeners.Position, error) { return r.begin, nil }
+
 // tell emits a view as Reset, Snapshot and Live batches.
 func (r *Region[K, V]) tell(v *view[K, V], emit func(*listeners.Batch) error) error {
 	step := func(kind listeners.Kind, events []listeners.Event, size int) *listeners.Batch {

@@ -38,6 +38,7 @@ type txPart interface {
 	reserve(ctx context.Context) error
 	lock()
 	unlock()
+	yield()
 	unchangedLocked(at time.Time) bool
 	prepareLocked(at time.Time) error
 	commitLocked() listeners.Position
@@ -116,6 +117,9 @@ func (tx *Tx) finish(ctx context.Context, failure error) (ended bool, err error)
 	defer func() {
 		for _, p := range tx.parts {
 			p.unlock()
+		}
+		for _, p := range tx.parts {
+			p.yield()
 		}
 	}()
 	at := time.Now()

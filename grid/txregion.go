@@ -203,6 +203,7 @@ func (t *TxRegion[K, V]) writing() bool                     { return len(t.write
 func (t *TxRegion[K, V]) reserve(ctx context.Context) error { return t.r.reserve(ctx) }
 func (t *TxRegion[K, V]) lock()                             { t.r.mu.Lock() }
 func (t *TxRegion[K, V]) unlock()                           { t.r.mu.Unlock() }
+func (t *TxRegion[K, V]) yield()                            { t.r.feed.Yield() }
 
 // unchangedLocked reports whether what was read would still be read.
 // Time that is up by now is a change, whether it is committed or not.

@@ -83,7 +83,8 @@ func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position,
 
 // Update stores what fn makes of the present value and returns the position of
 // the event. Nobody writes in between. If the key is absent, the error is
-// [ErrNotFound] and fn is not called; if fn returns an error or panics, nothing
+// [ErrNotFound] and fn is not called, and so it is if the entry's time is up
+// when fn returns; if fn returns an error or panics, nothing
 // is stored and the error or the panic goes on to the caller.
 //
 // Unless the grid has writers ([Grid.AddWriter]), fn is called at most once, while all other writers of the region wait: it
@@ -94,6 +95,7 @@ func (r *Region[K, V]) Delete(ctx context.Context, k K) (pos listeners.Position,
 // fails as [Region.Put] does.
 func (r *Region[K, V]) Update(ctx context.Context, k K, fn func(V) (V, error)) (listeners.Position, error) {
 	pos, err := r.update(ctx, k, fn)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: update in region %q: %w", r.name, err)
 	}
@@ -128,9 +130,14 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 	if err != nil {
 		return listeners.Position{}, err
 	}
-	o.kind, o.next, o.tag = opPut, r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
+	// Not opPut: the entry's time may be up by now.
+	o.kind, o.version = opReplace, before.pos
+	o.next, o.tag = r.newEntry(r.shape, o.id, k, v), tagOf(ctx)
 	r.limit(o.next, 0)
 	r.commitLocked([]*op[K, V]{o})
+	if _, ended := errors.AsType[*VersionError](o.err); ended {
+		return listeners.Position{}, ErrNotFound
+	}
 	return o.pos, o.err
 }
 
@@ -143,6 +150,7 @@ func (r *Region[K, V]) update(ctx context.Context, k K, fn func(V) (V, error)) (
 // are in memory at once. PutAll waits and fails as [Region.Put] does.
 func (r *Region[K, V]) PutAll(ctx context.Context, pairs iter.Seq2[K, V]) (listeners.Position, error) {
 	pos, err := r.putAll(ctx, pairs)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: put all into region %q: %w", r.name, err)
 	}
@@ -177,6 +185,7 @@ func (r *Region[K, V]) putAll(ctx context.Context, pairs iter.Seq2[K, V]) (liste
 // the position is zero. Clear waits and fails as [Region.Put] does.
 func (r *Region[K, V]) Clear(ctx context.Context) (listeners.Position, error) {
 	pos, err := r.clear(ctx)
+	r.feed.Yield()
 	if err != nil {
 		return listeners.Position{}, fmt.Errorf("grid: clear region %q: %w", r.name, err)
 	}
@@ -241,6 +250,7 @@ func (r *Region[K, V]) reserve(ctx context.Context) error {
 func (r *Region[K, V]) newEntry(s *shape, id []byte, k K, v V) *entry[K, V] {
 	e := allocEntry[K, V](id)
 	e.shape, e.key, e.val = s, k, v
+	settle(r.codec, &e.key)
 	e.size = r.sizes.of(e.id, &e.val)
 	e.index(r.indexDefs())
 	return e

@@ -38,6 +38,18 @@ type FeedOptions struct {
 	// goroutines. Default: what was before the first batch is not known, and
 	// counts as gone.
 	Resume func(ctx context.Context, from Position) (Position, error)
+	// Begin is asked for the position before the feed's first batch, from which
+	// Resume lets a subscription go on to hear every batch; only for one with
+	// [SubscribeOptions].Positions that has nothing stored and came before the
+	// first batch, so that it can store where it began. It returns the zero
+	// Position if there is none, because the feed begins with the present state.
+	// It runs as Resume does. Default: it is not known, so a name stores nothing
+	// before its first batch.
+	Begin func(ctx context.Context) (Position, error)
+	// Replay, if it is set, is called for a subscription from a position behind
+	// which the feed's own batches do not begin, and Resume does not know either.
+	// Default: the history is gone then.
+	Replay Replay
 	// Upstream makes the feed a branch of another one: Upstream's listener
 	// appends to it what its subscriptions want of that. Then a full branch
 	// makes the writers wait that call Reserve of Upstream's feed, and Append
@@ -59,6 +71,8 @@ type Feed struct {
 	max      int64
 	history  int64
 	resume   func(context.Context, Position) (Position, error) // nil if nobody knows
+	begin    func(context.Context) (Position, error)           // likewise
+	replay   Replay                                            // nil if there is none
 	upstream *Subscription                                     // nil unless it is a branch
 	idle     func()                                            // may be nil
 
@@ -74,6 +88,7 @@ type Feed struct {
 	failure *ListenerError // why it ended, without a subscription; nil if it was closed
 
 	waiters atomic.Int32 // writers in Reserve that found no space
+	woken   atomic.Bool  // by Append, somebody who waited, since the last Yield
 }
 
 // A node is a place in the log. Readers hold the node behind what they have
@@ -99,7 +114,7 @@ func NewFeed(opts *FeedOptions) *Feed {
 	if opts.MaxBytes > 0 {
 		f.max = opts.MaxBytes
 	}
-	f.upstream, f.idle, f.resume = opts.Upstream, opts.Idle, opts.Resume
+	f.upstream, f.idle, f.resume, f.begin, f.replay = opts.Upstream, opts.Idle, opts.Resume, opts.Begin, opts.Replay
 	if f.history = opts.HistoryBytes; f.history > 0 {
 		f.oldest = f.tail
 	}
@@ -222,13 +237,16 @@ func (f *Feed) Subscribe(name string, l Listener, opts *SubscribeOptions, join J
 	}
 	s.at.Store(f.tail)
 	s.within = f.tail.within
+	begin, skip := f.tail.position, Position{} // it wants nothing from before
+	if f.upstream != nil && join == nil {
+		// What the trunk has taken already may still be on its way into f.
+		begin = f.upstream.feed.last().position
+		skip = begin
+	}
 	if s.joining = join != nil || s.past != nil; s.past == nil {
-		s.passed, s.stored = f.tail.position, f.tail.position // it wants nothing from before
-		if f.upstream != nil && join == nil {
-			// What the trunk has taken already may still be on its way into f.
-			s.skip = f.upstream.feed.last().position
-			s.passed, s.stored = s.skip, s.skip
-		}
+		s.passed, s.stored, s.skip = begin, begin, skip
+	} else {
+		s.past.begin, s.past.skip = begin, skip
 	}
 	f.subs = append(f.subs, s)
 	go s.run(join) // waited for by CloseWait

@@ -8,9 +8,15 @@ import (
 	"testing"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/listeners/listenertest"
 )
 
-func TestFilePositionsKeepsEachName(t *testing.T) {
+func TestFilePositions(t *testing.T) {
+	dir := t.TempDir()
+	listenertest.Positions(t, func(*testing.T) listeners.PositionStore { return listeners.NewFilePositions(dir) })
+}
+
+func TestFilePositionsLeaveNothingElse(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "made", "by Open")
 	long := strings.Repeat("x", 500)
 	names := []string{"s", "S", "mails/daily", "mails%2Fdaily", "..", ".", "", "ü", "a b", long, long + "y", strings.Repeat("/", 300), "x.lock", "x"}

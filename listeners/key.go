@@ -2,7 +2,6 @@ package listeners
 
 import (
 	"bytes"
-	"unicode/utf8"
 )
 
 // A Key is the identity of a row within its collection: the key columns of one
@@ -62,7 +61,7 @@ func (k Key) AppendJSON(dst []byte) []byte {
 			dst = append(dst, ',')
 		}
 		c, v := k.At(i)
-		dst = appendJSONString(dst, c.Name)
+		dst = AppendJSONString(dst, c.Name)
 		dst = append(dst, ':')
 		dst = v.row.AppendJSON(dst, v.i)
 	}
@@ -85,37 +84,4 @@ func (k Key) Equal(o Key) bool {
 		}
 	}
 	return true
-}
-
-// appendJSONString appends s as a JSON string (RFC 8259 section 7). Bytes that
-// are not UTF-8 become U+FFFD.
-func appendJSONString(dst []byte, s string) []byte {
-	const hexDigits = "0123456789abcdef"
-	dst = append(dst, '"')
-	start := 0
-	for i := 0; i < len(s); {
-		b := s[i]
-		if b >= ' ' && b != '"' && b != '\\' && b < utf8.RuneSelf {
-			i++
-			continue
-		}
-		if b >= utf8.RuneSelf {
-			r, size := utf8.DecodeRuneInString(s[i:])
-			if r == utf8.RuneError && size == 1 {
-				dst = append(append(dst, s[start:i]...), "\ufffd"...)
-				start = i + 1
-			}
-			i += size
-			continue
-		}
-		dst = append(dst, s[start:i]...)
-		if b == '"' || b == '\\' {
-			dst = append(dst, '\\', b)
-		} else {
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[b>>4], hexDigits[b&0xf])
-		}
-		i++
-		start = i
-	}
-	return append(append(dst, s[start:]...), '"')
 }

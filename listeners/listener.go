@@ -66,6 +66,10 @@ type SubscribeOptions struct {
 	// is an update whose After does not fit and whose Before does. A truncate
 	// goes through it, too. With [OverflowConflate] it sees the merged events.
 	Filter func(*Event) bool
+	// FilterTx is as Filter, for who decides by the transaction, too: that of
+	// the event's batch. What both return true for is told. With
+	// [OverflowConflate] a merged batch has the transaction of its last change.
+	FilterTx func(*Event, Tx) bool
 	// Current asks for the present state first: a Reset, the rows as Snapshot
 	// batches, Live, and then every later change once. Default: from now on,
 	// which for a source that begins with a snapshot of its own includes that.
@@ -89,6 +93,10 @@ type SubscribeOptions struct {
 	// ends. So after a crash the changes of up to that time are told again, and
 	// after an orderly end none, except the parts of a transaction or snapshot
 	// that was not told to its end: that comes again as a whole.
+	//
+	// A name that is new, without Current, stores at once where it begins, so that
+	// nothing is missed even if it leaves before anything came; but not in a
+	// source that begins with the present state, until it has told that.
 	//
 	// A source that keeps what is not handled (Postgres) goes by what is stored.
 	// A name is that of one subscription and one source. What happens if two use it at a

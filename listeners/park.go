@@ -222,7 +222,7 @@ type entry struct {
 	Parked
 
 	claims []claim
-	chain  uint64   // the ID of the first parked part of its transaction; 0 if it came in one
+	chain  *chain   // of its transaction; nil if that came in one
 	before Position // behind which it was
 	waits  bool     // only behind another
 }
@@ -239,33 +239,47 @@ func newLot(p *RetryPolicy) *lot {
 	return &lot{policy: p, claims: newClaimSet()}
 }
 
-// behind parks a task if it has to wait behind another. chain is that of the
-// transaction of which it is a part, and set if that part is parked.
-func (l *lot) behind(t *task, chain *uint64) (bool, error) {
-	b := t.batch
-	if b.First || b.Kind != Changes {
-		*chain = 0
+// A chain stands for a transaction that comes in parts, at one lane.
+type chain struct{ _ byte } // so that no two have one address
+
+// link says of which transactions tasks are parts. A group may hold the end of
+// one and the beginning of another, and its tasks are looked at more than once.
+func (l *lane) link(tasks []task) {
+	for i := range tasks {
+		t := &tasks[i]
+		switch b := t.batch; {
+		case b.Kind != Changes, b.First && b.Last:
+			l.chain = nil
+		case b.First, l.chain == nil:
+			l.chain = new(chain)
+		}
+		t.chain = l.chain
 	}
+}
+
+// behind parks a task if it has to wait behind another.
+func (l *lot) behind(t *task) (bool, error) {
+	b := t.batch
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.list) == 0 || b.Kind != Changes || l.policy.ParkUnordered {
 		return false, nil
 	}
 	claims := claimsOf(b)
-	if !l.claims.touches(claims) && !l.has(*chain) {
+	if !l.claims.touches(claims) && !l.has(t.chain) {
 		return false, nil
 	}
-	return true, l.add(t, claims, nil, chain)
+	return true, l.add(t, claims, nil)
 }
 
 // park parks a task that failed.
-func (l *lot) park(t *task, cause error, chain *uint64) error {
+func (l *lot) park(t *task, cause error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.add(t, claimsOf(t.batch), cause, chain)
+	return l.add(t, claimsOf(t.batch), cause)
 }
 
-func (l *lot) add(t *task, claims []claim, cause error, chain *uint64) error {
+func (l *lot) add(t *task, claims []claim, cause error) error {
 	size := int64(t.batch.Size)
 	if len(l.list) > 0 && (len(l.list) >= l.policy.ParkMax || l.bytes+size > l.policy.ParkBytes) {
 		return &ParkFullError{Batches: len(l.list), Bytes: l.bytes, Err: cause}
@@ -273,13 +287,7 @@ func (l *lot) add(t *task, claims []claim, cause error, chain *uint64) error {
 	l.ids++
 	e := &entry{
 		Parked: Parked{ID: l.ids, Batch: t.batch, Err: cause, Attempts: t.attempts, Since: time.Now()},
-		claims: claims, before: t.before, waits: cause == nil,
-	}
-	if !t.batch.First || !t.batch.Last {
-		if *chain == 0 {
-			*chain = e.ID
-		}
-		e.chain = *chain
+		claims: claims, chain: t.chain, before: t.before, waits: cause == nil,
 	}
 	l.list = append(l.list, e)
 	l.claims.add(claims)
@@ -289,8 +297,8 @@ func (l *lot) add(t *task, claims []claim, cause error, chain *uint64) error {
 }
 
 // has reports whether a part of a chain is parked.
-func (l *lot) has(chain uint64) bool {
-	return chain != 0 && slices.ContainsFunc(l.list, func(e *entry) bool { return !e.Stale && e.chain == chain })
+func (l *lot) has(c *chain) bool {
+	return c != nil && slices.ContainsFunc(l.list, func(e *entry) bool { return !e.Stale && e.chain == c })
 }
 
 // blockerOf returns the ID of the first one that has to go before the i-th, 0
@@ -313,14 +321,14 @@ func (l *lot) blockerOf(i int) uint64 {
 // A queue is what entries concern, and of which transactions they are parts.
 type queue struct {
 	claims claimSet
-	chains map[uint64]bool
+	chains map[*chain]bool
 }
 
-func newQueue() queue { return queue{newClaimSet(), make(map[uint64]bool)} }
+func newQueue() queue { return queue{newClaimSet(), make(map[*chain]bool)} }
 
 func (q queue) add(e *entry) {
 	q.claims.add(e.claims)
-	if e.chain != 0 {
+	if e.chain != nil {
 		q.chains[e.chain] = true
 	}
 }

@@ -10,8 +10,10 @@ import (
 var ErrNameTaken = errors.New("another subscription uses this name; give each its own")
 
 // A PositionStore keeps the positions of durable subscriptions under their
-// names, see [SubscribeOptions].Positions. [FilePositions] is one. Its methods
-// may be called from several goroutines.
+// names, see [SubscribeOptions].Positions. [FilePositions] is one; package
+// sinks/jetstream has one for several machines. Package listenertest has the
+// tests that a store must pass. Its methods may be called from several
+// goroutines.
 type PositionStore interface {
 	// Open takes a name for one subscription and returns the position stored
 	// under it, the zero Position if there is none. It may block until ctx

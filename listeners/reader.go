@@ -14,6 +14,7 @@ func (s *Subscription) wake() {
 	if s.waiting.Load() && s.waiting.CompareAndSwap(true, false) {
 		select {
 		case s.wakeup <- struct{}{}:
+			s.feed.woken.Store(true)
 		default:
 		}
 	}
@@ -37,10 +38,16 @@ func (s *Subscription) end() {
 		err = nil
 	}
 	// Before the last position is stored: what workers handle until they end
-	// is part of it.
-	s.cancel(ErrClosed)
+	// is part of it. Who waits meanwhile gets the reason of the end.
+	if err == nil {
+		s.cancel(ErrClosed)
+	}
+	s.cancel(err)
 	if s.relay != nil {
 		s.relay.stop()
+	}
+	if l := s.lot(); l != nil {
+		l.release() // what a callback that ended the goroutine was given
 	}
 	if saveErr := s.endSaving(); err == nil {
 		err = saveErr
@@ -311,7 +318,7 @@ func (s *Subscription) handled(kind Kind, p Position, told, last bool) {
 	switch {
 	case !told:
 	case kind == Reset:
-		s.joining = true
+		s.joining, s.replaying = true, false
 	case kind == Live:
 		s.joining = false
 		if !s.live {
@@ -349,6 +356,7 @@ func (s *Subscription) filter(b *Batch) *Batch {
 	if s.others && b.Kind == Snapshot {
 		return nil
 	}
+	s.filtering = b.Tx
 	events := b.eventsThat(s.wanted)
 	if b.First && b.Last && len(events) == len(b.Events) && len(events) > 0 {
 		return b

@@ -129,7 +129,7 @@ func (r Record) AppendJSON(dst []byte) []byte {
 			dst = append(dst, ',')
 		}
 		first = false
-		dst = appendJSONString(dst, columns[i].Name)
+		dst = AppendJSONString(dst, columns[i].Name)
 		dst = append(dst, ':')
 		dst = r.row.AppendJSON(dst, i)
 	}

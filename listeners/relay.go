@@ -72,7 +72,7 @@ func newRelay(s *Subscription, o *SubscribeOptions) *relay {
 // A lane is one goroutine that calls the listener.
 type lane struct {
 	relay *relay
-	chain uint64 // of the transaction of which parts come, if one is parked
+	chain *chain // of the transaction of which parts come; nil if it came in one
 
 	// Of the subscription's goroutine.
 	open bool // it was given parts of a transaction, not its last one
@@ -90,6 +90,7 @@ type task struct {
 	item     *item    // nil on the subscription's goroutine
 	before   Position // up to where everything before it reaches
 	attempts int
+	chain    *chain // of its transaction, nil if that comes in one
 }
 
 // deliver is Subscription.deliver.
@@ -156,6 +157,9 @@ func (s *Subscription) reach() Position {
 // handle returns nil when the tasks are handled or parked, otherwise why the
 // subscription ends.
 func (l *lane) handle(tasks []task) error {
+	if l.relay.lot != nil {
+		l.link(tasks)
+	}
 	if len(tasks) > 1 {
 		var err error
 		if tasks, err = l.together(tasks); err != nil {
@@ -182,7 +186,7 @@ func (l *lane) handle(tasks []task) error {
 		if l.relay.lot == nil || t.batch.Kind != Changes {
 			return l.relay.s.blame(t.batch.Position, failed)
 		}
-		if err := l.relay.lot.park(t, failed, &l.chain); err != nil {
+		if err := l.relay.lot.park(t, failed); err != nil {
 			return l.relay.s.blame(t.batch.Position, err)
 		}
 		l.relay.finish(tasks[i : i+1])
@@ -226,7 +230,7 @@ func (l *lane) behind(t *task) (bool, error) {
 	if l.relay.lot == nil {
 		return false, nil
 	}
-	behind, err := l.relay.lot.behind(t, &l.chain)
+	behind, err := l.relay.lot.behind(t)
 	if err != nil {
 		return false, l.relay.s.blame(t.batch.Position, err)
 	}

@@ -11,6 +11,10 @@ import (
 type past struct {
 	from   Position // the zero Position if only the store knows
 	saving *saving  // nil unless it stores positions
+
+	// Where it begins without a position, at the time of Subscribe, and what it
+	// leaves out then.
+	begin, skip Position
 }
 
 func newPast(opts *SubscribeOptions) *past {
@@ -43,18 +47,18 @@ func (s *Subscription) takeUp(join Join) (Join, error) {
 		}
 	}
 	if from.IsZero() {
-		s.beginAfresh(join)
-		return join, nil
+		return join, s.beginAfresh(ctx, join)
 	}
 	at, skip, err := s.feed.find(ctx, s.at.Load(), from)
 	gone, isGone := errors.AsType[*HistoryError](err)
 	switch {
+	case isGone && s.feed.replay != nil:
+		return s.replay(from, join), nil
 	case isGone && join != nil:
 		if s.past.saving != nil {
 			s.past.saving.forget()
 		}
-		s.beginAfresh(join)
-		return join, nil
+		return join, s.beginAfresh(ctx, join)
 	case isGone:
 		named := *gone
 		named.Subscription, named.Asked = s.name, from
@@ -80,16 +84,35 @@ func (s *Subscription) unlessClosed(err error) error {
 
 // beginAfresh is for a subscription that has no position to go on from: what
 // came before Subscribe is not for it.
-func (s *Subscription) beginAfresh(join Join) {
-	begin := s.at.Load().position
-	if join == nil && s.place != nil {
-		s.joined(Position{})
+func (s *Subscription) beginAfresh(ctx context.Context, join Join) error {
+	begin := s.past.begin
+	if join == nil {
+		if begin.IsZero() && s.past.saving != nil {
+			var err error
+			if begin, err = s.feed.beginning(ctx); err != nil {
+				return s.unlessClosed(fmt.Errorf("subscription %q: where its source begins: %w", s.name, err))
+			}
+		}
+		s.joined(s.past.skip)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.passed, s.stored, s.joining = begin, begin, join != nil
 	s.noteLocked(true)
 	s.movedLocked()
+	return nil
+}
+
+// beginning returns the position before the first batch, the zero Position if
+// there is none.
+func (f *Feed) beginning(ctx context.Context) (Position, error) {
+	switch {
+	case f.upstream != nil:
+		return f.upstream.feed.beginning(ctx)
+	case f.begin != nil:
+		return f.begin(ctx)
+	}
+	return Position{}, nil
 }
 
 // goOn has it hear what is behind a place, but for what is at or before skip.

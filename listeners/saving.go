@@ -80,7 +80,7 @@ func (s *Subscription) Saved() (Position, error) {
 // noteLocked is called when what was passed moves; whole says that it is the
 // end of something. A position within a snapshot is none to go on from.
 func (s *Subscription) noteLocked(whole bool) {
-	if whole && !s.joining && s.past != nil && s.past.saving != nil {
+	if whole && (!s.joining || s.replaying) && s.past != nil && s.past.saving != nil {
 		s.past.saving.border = s.passed
 	}
 }

@@ -95,7 +95,7 @@ func (p *scanPlan) add(s *Schema, t reflect.Type, prefix []int) error {
 			return fmt.Errorf("listeners: %s.%s: unknown option %q in its db tag; only \"optional\" is known", t, f.Name, option)
 		}
 		if column == "" {
-			column = snakeCase(f.Name)
+			column = ColumnName(f.Name)
 		}
 		i := s.Index(column)
 		if i < 0 {
@@ -137,9 +137,10 @@ func (r Record) missing(t reflect.Type) []string {
 	return names
 }
 
-// snakeCase writes SeatNo as seat_no and HTTPPort as http_port.
-func snakeCase(name string) string {
-	runes := []rune(name)
+// ColumnName returns the column that a struct's field stands for if it has no
+// db tag: SeatNo is seat_no, and HTTPPort is http_port. See [Record.Scan].
+func ColumnName(field string) string {
+	runes := []rune(field)
 	var b strings.Builder
 	for i, c := range runes {
 		if unicode.IsUpper(c) && i > 0 &&

@@ -36,13 +36,15 @@ type Subscription struct {
 	past  *past  // nil unless it goes on from a position
 
 	// Of the goroutine alone.
-	skip    Position
-	within  bool // the feed is within a transaction that began before Subscribe
-	open    bool // parts of a transaction were delivered, its last part was not
-	others  bool // the snapshot that is under way is one of other collections
-	told    int  // batches that join emitted
-	stalled <-chan struct{}
-	failure error // why it ends, should no function return to tell
+	skip   Position
+	within bool // the feed is within a transaction that began before Subscribe
+	open   bool // parts of a transaction were delivered, its last part was not
+	others bool // the snapshot that is under way is one of other collections
+	// filtering is the transaction of the batch that wanted is asked about.
+	filtering Tx
+	told      int // batches that join emitted
+	stalled   <-chan struct{}
+	failure   error // why it ends, should no function return to tell
 
 	closed  atomic.Bool // by Close
 	paused  atomic.Bool // by Pause
@@ -54,6 +56,7 @@ type Subscription struct {
 	passed    Position // of the last batch handled or left out
 	stored    Position // the highest that Stored returned
 	joining   bool     // the present state is not told to its end
+	replaying bool     // though joining, it goes on from a position, and each is one to go on from
 	live      bool
 	liveCh    chan struct{}
 	resumed   chan struct{} // closed by Resume; nil unless paused
@@ -85,6 +88,9 @@ func newSubscription(f *Feed, name string, l Listener, opts SubscribeOptions) *S
 	}
 	if only := opts.Filter; only != nil {
 		s.wanted = func(e *Event) bool { return s.wants(e.Schema.Collection()) && only(e) }
+	}
+	if only, before := opts.FilterTx, s.wanted; only != nil {
+		s.wanted = func(e *Event) bool { return (before == nil || before(e)) && only(e, s.filtering) }
 	}
 	s.relay = newRelay(s, &opts)
 	s.ctx, s.cancel = context.WithCancelCause(context.WithValue(context.Background(), callerKey{}, s))
@@ -150,6 +156,11 @@ type Lag struct {
 	Bytes   int64         // their size, as [Batch.Size] counts; after they were merged, what is left of it
 	Age     time.Duration // since the commit of the oldest of them; 0 if there is none
 
+	// Joining says that it is not known yet where the subscription goes on, or
+	// that the present state is being told, at first or again. Batches are then
+	// only those that came since.
+	Joining bool
+
 	// Parked batches are not among those; see [Subscription.Parked].
 	Parked      int
 	ParkedBytes int64         // their size, as [Batch.Size] counts
@@ -158,11 +169,27 @@ type Lag struct {
 
 // Lag returns how far the listener is behind at this moment.
 func (s *Subscription) Lag() Lag {
+	joining := s.isJoining() // first: a look at the backlog may come too late for it
 	l := s.lagOfFeed()
+	l.Joining = joining
 	if s.relay != nil {
 		s.relay.addTo(&l)
 	}
 	return l
+}
+
+func (s *Subscription) isJoining() bool {
+	if s.place != nil {
+		s.feed.mu.Lock()
+		joining := s.place.joining
+		s.feed.mu.Unlock()
+		if joining {
+			return true
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.joining
 }
 
 func (s *Subscription) lagOfFeed() Lag {

@@ -27,6 +27,14 @@ type item struct {
 	since    time.Time // its commit
 }
 
+// replaces reports whether who has taken note of it need not have done so of the
+// item before. The end of a transaction is a position to go on from, its middle
+// is none, so a middle does not replace an end.
+func (it *item) replaces(before *item) bool {
+	quiet := !it.told && !before.told && it.kind == Changes && before.kind == Changes
+	return quiet && it.skipped == before.skipped && it.position.Compare(before.position) >= 0 && (it.last || !before.last)
+}
+
 // start starts the workers. They end with the subscription's context, or by
 // stop, which waits for them.
 func (r *relay) start() {
@@ -119,6 +127,11 @@ func (r *relay) enqueue(it *item) (before Position) {
 	before = r.reach
 	if !it.skipped || it.position.Compare(r.reach) > 0 {
 		r.reach = it.position
+	}
+	// What is not told has no limit, so it must not take memory for each batch.
+	for n := len(r.items); n > 0 && it.replaces(r.items[n-1]); n-- {
+		r.items[n-1] = nil
+		r.items = r.items[:n-1]
 	}
 	r.items = append(r.items, it)
 	r.bytes += it.size

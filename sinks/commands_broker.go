@@ -92,7 +92,9 @@ type CommandConsumer interface {
 
 // A CommandDelivery is a command in the hands of a worker. Of Ack, Retry and
 // Bury one is called at last, more than once only after an error; Extend may
-// run at the same time. They block for a round trip at most.
+// run at the same time. They block for a round trip at most. An error that wraps
+// [ErrLeaseLost] says that the command has gone back to its queue, and that
+// nothing more can be done with this delivery.
 type CommandDelivery interface {
 	// Envelope returns the command. With an error, what could be read of it.
 	Envelope() (*CommandEnvelope, error)

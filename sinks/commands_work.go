@@ -144,7 +144,7 @@ func (s *server) settle(ctx context.Context, end func(context.Context) error) er
 	ctx, cancel := context.WithTimeout(ctx, s.policy.Lease)
 	defer cancel()
 	for try := 1; ; try++ {
-		if final(err) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
+		if final(err) || errors.Is(err, ErrLeaseLost) || pause(ctx, backoff(firstSendPause, longestPause, try)) != nil {
 			s.counters.ackFailures.Add(1)
 			s.log.WarnContext(ctx, "the end of a command was not confirmed; it will be delivered again", "queue", s.queue, "error", err)
 			return err
@@ -189,7 +189,7 @@ func (s *server) extend(ctx context.Context, d CommandDelivery, last time.Time, 
 			return
 		case err == nil:
 			last = now // at the latest, the broker heard it later
-		case time.Since(last) >= s.policy.Lease:
+		case errors.Is(err, ErrLeaseLost), time.Since(last) >= s.policy.Lease:
 			lost(ErrLeaseLost)
 			return
 		}

@@ -72,7 +72,8 @@ func NewDecoder() *Decoder {
 
 // Decode reads one message. Address is the dotted name; attribute returns the
 // plain value of a CloudEvents attribute, "" if it is absent. The part keeps
-// body, which nobody may change any more.
+// body, which nobody may change any more. The body of a message that was parked has
+// to be fetched before: otherwise the error is a [ParkedError].
 func (d *Decoder) Decode(address string, attribute func(name string) string, body []byte) (Part, error) {
 	p, err := d.decode(address, attribute, body)
 	if err != nil {
@@ -190,6 +191,8 @@ func readBody(text []byte) (body, error) {
 				return b, fmt.Errorf("collections: %w", err)
 			}
 			b.collections = names
+		case "dataref":
+			return b, &ParkedError{Ref: string(jsonText(v))}
 		}
 	}
 	return b, it.err

@@ -48,6 +48,7 @@
 //	txid             the number of the transaction, decimal; absent in a snapshot
 //	txend            true on the last event of a transaction or snapshot, otherwise absent
 //	cause            why it happened (expire, evict, clear, snapshot, …); absent if somebody wrote
+//	dataref          where the body is, if it was too large for the place, see [TooLargePark]; otherwise absent
 //	datacontenttype  application/json
 //
 // The id is the same each time the same change is read, so a reader that
@@ -82,7 +83,31 @@
 // them that an in-process listener hears, and a [State] adds those up to the
 // rows that there are.
 //
-// array of names such as "public.seats", it concerns only those.
+// A [Source] does all of that, over what a broker stores: a [listeners.Source] in
+// any process, whose listeners hear the batches that those of the firehose's own
+// source hear. A broker implements [Log]; jetstream.NewSource and kafka.NewSource
+// make one.
+//
+// # Groups
+//
+// A [Group] is a member of a consumer group: processes that share the work of one
+// firehose. Its partitions (in Kafka: those of each table) are divided evenly
+// among the members, and each has one member at a time, which handles its
+// events in order. Who joins gets a share from the others; who leaves finishes the batch in
+// hand first; what a member that dies had is another's when its lease is over.
+//
+//	a key's events       in order, whoever handles them; unless the key itself changes
+//	a batch              the part of one transaction that lies in the partition
+//	truncate, reset, live  in every partition, each in its order, for the partition alone
+//	after a crash        again from the last checkpoint: at least once, nothing skipped
+//	two at a time        never, unless a listener ignores the end of its context,
+//	                     or its process stands still for longer than the lease
+//	a stale member       its listener's context ends with a [GroupLostError], and the
+//	                     broker refuses its checkpoints
+//	history gone         a [GroupHistoryError], or a Reset, see [GroupOptions].ResetOnLoss
+//
+// A broker implements [GroupBroker]. Reading, checkpoints, drain and retries
+// are written once.
 //
 // # Commands
 //

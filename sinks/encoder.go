@@ -20,6 +20,8 @@ type Frame struct {
 	TxID     string
 	TxEnd    bool
 	Cause    string
+	// DataRef says where the body is if it is parked, see [TooLargePark].
+	DataRef string
 
 	// Body is the JSON body.
 	Body []byte

@@ -36,6 +36,9 @@ type Message struct {
 	// Unchanged names the columns that After lacks because Postgres did not
 	// send them.
 	Unchanged []string
+	// DataRef says where the body is if it was parked, see [TooLargePark]; then
+	// Before and After are nil.
+	DataRef string
 }
 
 // Decode reads a message back. attribute returns the plain value of the
@@ -76,6 +79,7 @@ func Decode(attribute func(name string) string, body []byte) (Message, error) {
 		Unchanged []string        `json:"unchanged"`
 
 		Collections []string `json:"collections"`
+		DataRef     string   `json:"dataref"`
 	}
 	if err := json.Unmarshal(body, &b); err != nil {
 		return fail("body", err)
@@ -87,7 +91,7 @@ func Decode(attribute func(name string) string, body []byte) (Message, error) {
 		}
 	}
 	m.Key, m.OldKey, m.Before, m.After = object(b.Key), object(b.OldKey), object(b.Before), object(b.After)
-	m.Unchanged, m.Collections = b.Unchanged, b.Collections
+	m.Unchanged, m.Collections, m.DataRef = b.Unchanged, b.Collections, b.DataRef
 	return m, nil
 }
 

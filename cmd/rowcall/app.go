@@ -13,7 +13,8 @@ type app struct {
 	stderr io.Writer
 	lookup func(string) (string, bool) // the environment
 
-	fromEnv map[string]bool // names of the flags that the environment set
+	fromEnv  map[string]bool  // names of the flags that the environment set
+	fromFile map[string]place // names of the flags that a file set, and where
 }
 
 func (a *app) rootCommand() *cobra.Command {
@@ -24,7 +25,8 @@ func (a *app) rootCommand() *cobra.Command {
 order, with the data itself as payload, and publishes them on NATS JetStream.
 
 Every flag of every command can be given in the environment instead: --database-url
-is ROWCALL_DATABASE_URL, and so on. A flag wins; an empty variable counts as unset.`,
+is ROWCALL_DATABASE_URL, and so on. A flag wins; an empty variable counts as unset.
+The settings of "rowcall run" can stand in a file, too: see "rowcall config".`,
 		Example: `  # All three journeys on a throw-away database, in ten seconds:
   rowcall demo
 
@@ -52,8 +54,8 @@ is ROWCALL_DATABASE_URL, and so on. A flag wins; an empty variable counts as uns
 	root.SetOut(a.stdout)
 	root.SetErr(a.stderr)
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{faults: []error{err}} })
-	root.AddCommand(a.runCommand(), a.tailCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand())
+	root.AddCommand(a.runCommand(), a.tailCommand(), a.replayCommand(), a.doctorCommand(), a.demoCommand(), a.versionCommand())
 	root.AddCommand(a.slotsCommand(), a.publicationCommand(), a.backfillCommand())
-	root.AddCommand(a.commandsCommand())
+	root.AddCommand(a.commandsCommand(), a.configCommand())
 	return root
 }

@@ -12,34 +12,33 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowcall/rowcall/sinks"
-	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 // commandsFlags say where the queues are.
 type commandsFlags struct {
-	natsURL   string
-	natsCreds string
+	natsURL    string
+	natsCreds  string
+	amqpURL    string
+	amqpPrefix string
 }
 
 func (f *commandsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server, a `URL` or several separated by commas")
 	cmd.Flags().StringVar(&f.natsCreds, "nats-creds", "", "credentials `file`")
+	f.addAMQP(cmd)
 }
 
-// with connects, and calls do unless something is wrong. Nothing is created.
-func (f *commandsFlags) with(faults []error, do func(*sinks.Commands) error) error {
-	if err := usage(append(faults, checkNATSURL("--nats-url", f.natsURL))...); err != nil {
+// withCommands connects, and calls do unless something is wrong. Nothing is
+// created.
+func (a *app) withCommands(cmd *cobra.Command, f *commandsFlags, faults []error, do func(*sinks.Commands) error) error {
+	if err := usage(append(faults, a.checkAMQP(cmd, f), checkNATSURL("--nats-url", f.natsURL))...); err != nil {
 		return err
 	}
-	nc, err := jetstream.Connect(f.natsURL, &jetstream.ConnectOptions{Name: "rowcall commands", CredentialsFile: f.natsCreds})
+	broker, disconnect, err := f.openBroker(cmd.Context())
 	if err != nil {
 		return err
 	}
-	defer nc.Close()
-	broker, err := jetstream.NewCommandBroker(nc, &jetstream.CommandOptions{MustExist: true})
-	if err != nil {
-		return err
-	}
+	defer disconnect()
 	c, err := sinks.NewCommands(broker, nil)
 	if err != nil {
 		return err
@@ -71,7 +70,7 @@ dead letters, and how long ago the oldest command was stored.`,
   rowcall commands list --json | jq '.[] | select(.dead > 0)'`,
 		Args: a.noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.with(nil, func(c *sinks.Commands) error {
+			return a.withCommands(cmd, &f, nil, func(c *sinks.Commands) error {
 				queues, err := c.Queues(cmd.Context())
 				if err != nil {
 					return err

@@ -38,7 +38,7 @@ and unclear (whether it was carried out).`,
   rowcall commands dead fleet --reason expired --json | jq -r .id`,
 		Args: takes(1, 1, "the queue's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(checkQueue(args[0]), func(c *sinks.Commands) error {
+			return a.withCommands(cmd, &f, checkQueue(args[0]), func(c *sinks.Commands) error {
 				letters, err := pick(cmd.Context(), c, args[0], &p)
 				if err != nil {
 					return err
@@ -129,7 +129,7 @@ had been, and the command as it was sent, body included.`,
   rowcall commands show fleet 17 --json | jq .body`,
 		Args: takes(2, 2, "the queue's name, or the dead letter's number"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.with(checkQueue(args[0]), func(c *sinks.Commands) error {
+			return a.withCommands(cmd, &f, checkQueue(args[0]), func(c *sinks.Commands) error {
 				d, err := c.DeadLetter(cmd.Context(), args[0], args[1])
 				if err != nil {
 					return explainDead(err)

@@ -38,7 +38,7 @@ func (a *app) eachDeadCommand(cmd *cobra.Command, done string, do func(c *sinks.
 	cmd.Args = takes(1, 0, "the queue's name")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		queue, refs := args[0], args[1:]
-		return f.with(append(checkQueue(queue), p.check(refs)...), func(c *sinks.Commands) error {
+		return a.withCommands(cmd, &f, append(checkQueue(queue), p.check(refs)...), func(c *sinks.Commands) error {
 			ctx := cmd.Context()
 			if p.all {
 				letters, err := pick(ctx, c, queue, &p)

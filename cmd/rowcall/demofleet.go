@@ -3,28 +3,31 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"errors"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/sinks"
+	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
+// Of the fleet service.
 const (
-	fleetStream  = "CMD_FLEET"
-	fleetSubject = "cmd.fleet.add-carriage"
-	ackWait      = 5 * time.Second
+	fleetQueue   = "fleet"
+	fleetCommand = "add-carriage"
 )
 
 // A fleet is the service that adds carriages, and the queue of commands to it.
 // A command is not an event: one service carries it out, and it stays in the
-// queue until that service says that it has.
+// queue until that service has.
 type fleet struct {
-	trip      *trip
-	conn      *pgx.Conn
-	js        natsjs.JetStream
-	consuming natsjs.ConsumeContext
+	trip     *trip
+	conn     *pgx.Conn // of the handler
+	commands *sinks.Commands
+	stop     context.CancelFunc
+	served   chan error // nil before it is served
 }
 
 // An addCarriage is a command.
@@ -33,29 +36,31 @@ type addCarriage struct {
 	Seats int `json:"seats"`
 }
 
+// newFleet makes the queue and begins to serve it. It returns what it began
+// also on error. The caller closes it.
 func newFleet(ctx context.Context, t *trip) (*fleet, error) {
 	f := &fleet{trip: t}
 	var err error
 	if f.conn, err = pgx.Connect(ctx, t.servers.databaseURL()); err != nil {
 		return f, err
 	}
-	if f.js, err = natsjs.New(t.servers.nc); err != nil {
+	broker, err := jetstream.NewCommandBroker(t.servers.nc, nil)
+	if err != nil {
 		return f, err
 	}
-	stream, err := f.js.CreateStream(ctx, natsjs.StreamConfig{
-		Name: fleetStream, Subjects: []string{"cmd.fleet.>"}, Retention: natsjs.WorkQueuePolicy,
-	})
-	if err != nil {
-		return f, fmt.Errorf("create the queue of commands: %w", err)
+	if f.commands, err = sinks.NewCommands(broker, nil); err != nil {
+		return f, err
 	}
-	consumer, err := stream.CreateConsumer(ctx, natsjs.ConsumerConfig{
-		Durable: "fleet", AckPolicy: natsjs.AckExplicitPolicy, AckWait: ackWait,
-	})
-	if err != nil {
-		return f, fmt.Errorf("create the fleet service's consumer: %w", err)
+	if err := f.commands.Open(ctx, fleetQueue); err != nil {
+		return f, err
 	}
-	f.consuming, err = consumer.Consume(func(m natsjs.Msg) { f.handle(ctx, m) })
-	return f, err
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx))
+	f.stop, f.served = stop, make(chan error, 1)
+	go func() {
+		// One connection, so one command at a time.
+		f.served <- f.commands.Serve(serving, fleetQueue, f.handle, &sinks.ServePolicy{Concurrency: 1, FirstDelay: time.Second})
+	}()
+	return f, nil
 }
 
 // command puts a command into the queue. It returns nil when it is stored.
@@ -64,42 +69,40 @@ func (f *fleet) command(ctx context.Context, train int) error {
 	if err != nil {
 		return err
 	}
-	// The id makes a repeated command one command.
-	_, err = f.js.Publish(ctx, fleetSubject, body, natsjs.WithMsgID("add-carriage-"+strconv.Itoa(train)))
-	if err != nil {
-		return fmt.Errorf("send the command %s: %w", fleetSubject, err)
-	}
-	return nil
+	return f.commands.Send(ctx, sinks.Command{
+		Queue: fleetQueue, Name: fleetCommand, Body: body,
+		ID: fleetCommand + "-" + strconv.Itoa(train), // a repeated command is one command
+	})
 }
 
-// handle carries out one command, and only then takes it off the queue.
-func (f *fleet) handle(ctx context.Context, m natsjs.Msg) {
+// handle carries out one command. Only when it has returned nil, the command
+// is taken off the queue.
+func (f *fleet) handle(ctx context.Context, r *sinks.Received) error {
 	var c addCarriage
-	if err := json.Unmarshal(m.Data(), &c); err != nil {
-		_ = m.TermWithReason(err.Error())
-		return
+	if err := json.Unmarshal(r.Body, &c); err != nil {
+		return sinks.Permanent(err)
 	}
 	if err := addSeats(ctx, f.conn, c); err != nil {
 		f.trip.story.tell(byFleet, "cannot add a carriage, will try again: %v", err)
-		_ = m.NakWithDelay(time.Second)
-		return
+		return err
 	}
-	if err := m.DoubleAck(ctx); err != nil {
-		f.trip.story.tell(byFleet, "the command was carried out, but its end was not noted: %v", err)
-		return
-	}
-	f.trip.story.tell(byFleet, "%s: %d new seats on %s, command acknowledged", m.Subject(), c.Seats, f.trip.trains[c.Train])
+	f.trip.story.tell(byFleet, "%s: %d new seats on %s, command carried out", jetstream.CommandSubject(r.Queue, r.Name), c.Seats, f.trip.trains[c.Train])
+	return nil
 }
 
 func (f *fleet) close(ctx context.Context) error {
-	if f.consuming != nil {
-		f.consuming.Stop()
-		<-f.consuming.Closed()
+	var err error
+	if f.served != nil {
+		f.stop()
+		err = <-f.served
 	}
-	if f.conn == nil {
-		return nil
+	if f.commands != nil {
+		f.commands.Close()
 	}
-	return f.conn.Close(ctx)
+	if f.conn != nil {
+		err = errors.Join(err, f.conn.Close(ctx))
+	}
+	return err
 }
 
 // addSeats can be called again for the same command.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowcall/rowcall/cdc"
 	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/tablename"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -26,8 +27,12 @@ const openTimeout = 30 * time.Second
 // A destination is where the events of a run go.
 type destination struct {
 	name     string // of the subscription
+	options  *targetOptions
+	nc       *nats.Conn // of NATS only, as is the next
+	stream   string
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
+	guard    *gapGuard               // of a replay only
 	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
 	closers  []func() error          // in the order of opening
 }
@@ -42,6 +47,18 @@ func (d *destination) close() error {
 	return errors.Join(errs...)
 }
 
+// subscribeOptions returns what of the events it gets; where is the condition of
+// the whole run.
+func (d *destination) subscribeOptions(where *whereFlag) *listeners.SubscribeOptions {
+	opts := &listeners.SubscribeOptions{FilterTx: where.and(&d.options.where)}
+	if tables := d.options.tables; len(tables) > 0 {
+		opts.Filter = func(e *listeners.Event) bool {
+			return slices.ContainsFunc(tables, func(p tablename.Pattern) bool { return p.Matches(e.Schema.Namespace, e.Schema.Name) })
+		}
+	}
+	return opts
+}
+
 func closeAll(dests []*destination) error {
 	var errs []error
 	for _, d := range dests {
@@ -51,41 +68,64 @@ func closeAll(dests []*destination) error {
 }
 
 // stored returns the position up to which all destinations have stored.
-func stored(dests []*destination) listeners.Position {
+func stored(dests []*destination, fed []*follower) listeners.Position {
 	least := dests[0].sub.Stored()
 	for _, d := range dests[1:] {
-		if at := d.sub.Stored(); at.Compare(least) < 0 {
-			least = at
-		}
+		least = earlier(least, d.sub.Stored())
+	}
+	for _, one := range fed {
+		least = earlier(least, one.stored())
 	}
 	return least
 }
 
-// openDestinations opens what the flags ask for. The caller closes them, after
-// the source that writes to them has stopped. On error nothing stays open.
-func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) ([]*destination, error) {
-	var dests []*destination
-	for _, to := range f.to.list {
-		d := &destination{name: to}
-		dests = append(dests, d)
-		var err error
-		switch to {
-		case toStdout:
-			d.openStdout(ctx, a)
-		case toDiscard:
-			d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
-		case toNATS:
-			d.name = "firehose"
-			err = d.openNATS(ctx, &f.nats, source, log, out)
-		default:
-			d.name = "kafka"
-			err = d.openKafka(ctx, to, source, log, out)
+func earlier(a, b listeners.Position) listeners.Position {
+	if b.Compare(a) < 0 {
+		return b
+	}
+	return a
+}
+
+// openDestinations opens what the flags ask for, but for those that the journal
+// feeds. The caller closes them, after the source that writes to them has
+// stopped. On error nothing stays open.
+func (a *app) openDestinations(ctx context.Context, f *runFlags, source *cdc.Source, log *slog.Logger, out *announcer) (dests []*destination, fed []*follower, err error) {
+	for i, to := range f.to.list {
+		o := f.to.at(i)
+		d := &destination{name: o.called(), options: o}
+		open := func(ctx context.Context, d *destination) error {
+			return a.open(ctx, d, to, &f.nats, source.Database(), log, out)
 		}
-		if err != nil {
-			return nil, errors.Join(err, closeAll(dests))
+		if f.journaling && fedByJournal(to) {
+			fed = append(fed, &follower{destination: d, open: open})
+			continue
+		}
+		dests = append(dests, d)
+		if err := open(ctx, d); err != nil {
+			return nil, nil, errors.Join(err, closeAll(dests))
 		}
 	}
-	return dests, nil
+	j := f.newJournal(dests, log)
+	for _, one := range fed {
+		one.journal = j
+		out.say(fmt.Sprintf("%s is fed from stream %s, from where it was", one.name, j.stream), "journal", "to", one.name, "stream", j.stream)
+	}
+	return dests, fed, nil
+}
+
+// open opens one destination. On error its closers are for the caller.
+func (a *app) open(ctx context.Context, d *destination, to string, f *natsFlags, database string, log *slog.Logger, out *announcer) error {
+	switch to {
+	case toStdout:
+		d.openStdout(ctx, a)
+	case toDiscard:
+		d.listener = listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
+	case toNATS:
+		return d.openNATS(ctx, f, database, log, out)
+	default:
+		return d.openKafka(ctx, to, database, log, out)
+	}
+	return nil
 }
 
 func (d *destination) openStdout(ctx context.Context, a *app) {
@@ -95,8 +135,8 @@ func (d *destination) openStdout(ctx context.Context, a *app) {
 	d.closers = append(d.closers, func() error { cancel(); wait(); return nil })
 }
 
-func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc.Source, log *slog.Logger, out *announcer) error {
-	firehose, err := kafka.New(brokers, source.Database(), &kafka.Options{Logger: log})
+func (d *destination) openKafka(ctx context.Context, brokers, database string, log *slog.Logger, out *announcer) error {
+	firehose, err := kafka.New(brokers, database, d.options.kafkaOptions(log))
 	if err != nil {
 		return err
 	}
@@ -106,13 +146,13 @@ func (d *destination) openKafka(ctx context.Context, brokers string, source *cdc
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
 	d.listener = firehose
 
-	topics := sinks.DatabaseAddress(source.Database()) + ".<schema>.<table>"
-	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Brokers(), topics),
-		"publishing", "kafka", firehose.Brokers(), "topics", topics)
+	topics := sinks.DatabaseAddress(database) + ".<schema>.<table>"
+	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Where(), topics),
+		"publishing", "kafka", firehose.Where(), "topics", topics)
 	return nil
 }
 
-func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.Source, log *slog.Logger, out *announcer) error {
+func (d *destination) openNATS(ctx context.Context, f *natsFlags, database string, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer from NATS within %s", openTimeout))
 	defer cancel()
 	opts := &jetstream.ConnectOptions{}
@@ -133,7 +173,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { nc.Close(); return nil })
-	firehose, err := jetstream.New(nc, source.Database(), &jetstream.Options{Logger: log})
+	firehose, err := jetstream.New(nc, database, d.options.jetstreamOptions(log))
 	if err != nil {
 		return err
 	}
@@ -141,17 +181,17 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, source *cdc.So
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener = firehose
+	d.listener, d.nc, d.stream = firehose, nc, firehose.Name()
 
 	shown := withoutUserInfo(address)
-	subjects := sinks.DatabaseAddress(source.Database()) + ".>"
+	subjects := sinks.DatabaseAddress(database) + ".>"
 	option := ""
 	if shown != nats.DefaultURL {
 		option = " --nats-url " + shown
 	}
 	out.say(fmt.Sprintf("events go to %s%s: stream %s, subjects %s\nread them with nats sub '%s'%s   or   rowcall tail%s",
-		shown, where, firehose.Stream(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
-		"publishing", "nats", shown, "stream", firehose.Stream(), "subjects", subjects)
+		shown, where, firehose.Name(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
+		"publishing", "nats", shown, "stream", firehose.Name(), "subjects", subjects)
 	return nil
 }
 

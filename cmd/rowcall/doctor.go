@@ -22,7 +22,8 @@ func (a *app) doctorCommand() *cobra.Command {
 nothing, and says what is fine, what to know, what to improve, and what is in the
 way, each with its remedy. The exit code is 1 if the run could not work.`,
 		Example: `  rowcall doctor --database-url postgres://app@localhost/shop
-  rowcall doctor --database-url postgres://app@localhost/shop --tables public.seats --json`,
+  rowcall doctor --database-url postgres://app@localhost/shop --tables public.seats --json
+  rowcall doctor --config rowcall.yaml`,
 		Args: a.noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			faults := []error{required(cmd, "database-url")}
@@ -45,6 +46,7 @@ way, each with its remedy. The exit code is 1 if the run could not work.`,
 	}
 	source = addSourceFlags(cmd)
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the findings as a JSON array")
+	addConfigFlag(cmd)
 	return cmd
 }
 

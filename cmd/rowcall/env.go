@@ -18,10 +18,13 @@ func variable(flag string) string {
 // readEnvironment sets the flags of cmd that the command line left alone and
 // the environment does not. It reports every bad value at once.
 func (a *app) readEnvironment(cmd *cobra.Command) error {
-	a.fromEnv = make(map[string]bool)
+	a.fromEnv, a.fromFile = make(map[string]bool), make(map[string]place)
 	var faults []error
+	if err := a.readFile(cmd); err != nil {
+		faults = append(faults, err)
+	}
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if f.Changed || f.Name == "help" || f.Name == "version" {
+		if f.Changed || f.Name == "help" || f.Name == "version" || f.Name == flagConfig {
 			return
 		}
 		value, found := a.lookup(variable(f.Name))
@@ -41,6 +44,27 @@ func (a *app) readEnvironment(cmd *cobra.Command) error {
 	return usage(faults...)
 }
 
+// readFile sets the flags of cmd that the command line left alone and a file of
+// settings does not.
+func (a *app) readFile(cmd *cobra.Command) error {
+	f := cmd.Flag(flagConfig)
+	if f == nil {
+		return nil
+	}
+	file := f.Value.String()
+	if !f.Changed {
+		file, _ = a.lookup(variable(flagConfig))
+	}
+	if file == "" {
+		return nil
+	}
+	c, err := a.readConfig(file)
+	if err != nil {
+		return err
+	}
+	return a.apply(c, cmd)
+}
+
 // required returns a fault for each of these flags that has no value.
 func required(cmd *cobra.Command, flags ...string) error {
 	var faults []error
@@ -53,16 +77,17 @@ func required(cmd *cobra.Command, flags ...string) error {
 }
 
 // exclude returns a fault for each of the others that was given although flag
-// rules it out; why says what makes it so. What the environment says gives way
-// silently to what the command line says, in either direction.
+// rules it out; why says what makes it so. What has less weight gives way
+// silently, in either direction: the environment to the file, and both to the
+// command line.
 func (a *app) exclude(cmd *cobra.Command, flag, why string, others ...string) error {
 	var faults []error
 	for _, other := range others {
 		switch {
 		case !cmd.Flag(flag).Changed || !cmd.Flag(other).Changed:
-		case a.fromEnv[other] && !a.fromEnv[flag]:
+		case a.weight(other) < a.weight(flag):
 			reset(cmd.Flag(other))
-		case a.fromEnv[flag] && !a.fromEnv[other]:
+		case a.weight(flag) < a.weight(other):
 			reset(cmd.Flag(flag))
 		default:
 			faults = append(faults, fmt.Errorf("%s cannot go with %s: %s", a.spelling(other), a.spelling(flag), why))
@@ -71,10 +96,22 @@ func (a *app) exclude(cmd *cobra.Command, flag, why string, others ...string) er
 	return usage(faults...)
 }
 
+// weight orders where a flag may come from.
+func (a *app) weight(flag string) int {
+	if _, ok := a.fromFile[flag]; ok {
+		return 1
+	}
+	if a.fromEnv[flag] {
+		return 0
+	}
+	return 2
+}
+
 // needs returns a fault if flag was given on the command line without the other
-// one. In the environment, which serves several commands, it may stand alone.
+// one. In a file and in the environment, which serve several commands, it may
+// stand alone.
 func (a *app) needs(cmd *cobra.Command, flag, other string) error {
-	if !cmd.Flag(flag).Changed || a.fromEnv[flag] || cmd.Flag(other).Changed {
+	if !cmd.Flag(flag).Changed || a.weight(flag) < 2 || cmd.Flag(other).Changed {
 		return nil
 	}
 	return usage(fmt.Errorf("--%s needs --%s", flag, other))
@@ -82,6 +119,9 @@ func (a *app) needs(cmd *cobra.Command, flag, other string) error {
 
 // spelling names a flag as it was given.
 func (a *app) spelling(flag string) string {
+	if at, ok := a.fromFile[flag]; ok {
+		return at.String() + ": " + flag
+	}
 	if a.fromEnv[flag] {
 		return variable(flag)
 	}

@@ -5,9 +5,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -44,4 +47,22 @@ func scriptRecords(ts *testscript.TestScript, neg bool, args []string) {
 	for _, r := range all {
 		fmt.Fprintf(ts.Stdout(), "%s %s\n", r.Key, r.Value)
 	}
+}
+
+// scriptPurge removes what the only stream holds before a sequence.
+func scriptPurge(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "purge SEQUENCE")
+	seq, err := strconv.ParseUint(args[0], 10, 64)
+	ts.Check(err)
+	ctx := tb(ts).Context()
+	nc, err := nats.Connect(ts.Getenv("NATS_URL"))
+	ts.Check(err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	ts.Check(err)
+	names, err := firehoseStreams(ctx, js)
+	ts.Check(err)
+	stream, err := js.Stream(ctx, names[0])
+	ts.Check(err)
+	ts.Check(stream.Purge(ctx, jetstream.WithPurgeSequence(seq)))
 }

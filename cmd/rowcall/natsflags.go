@@ -44,7 +44,7 @@ func (f *natsFlags) check() error {
 
 // checkNATSURL finds what nats.go would only find when it connects. It never
 // quotes the URL, which may hold a password.
-func checkNATSURL(flag, urls string) error { //nolint:unparam // the error names the flag that its command has
+func checkNATSURL(flag, urls string) error {
 	for one := range strings.SplitSeq(urls, ",") {
 		one = strings.TrimSpace(one)
 		if !strings.Contains(one, "://") {

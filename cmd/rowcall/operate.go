@@ -57,6 +57,7 @@ type operateFlags struct {
 func (f *operateFlags) addURL(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.url, "database-url", "",
 		"connection `URL`, such as postgres://user:password@host/database (required)")
+	addConfigFlag(cmd)
 }
 
 func (f *operateFlags) addPublication(cmd *cobra.Command) {

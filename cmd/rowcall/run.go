@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,9 +25,17 @@ type runFlags struct {
 	untilCaughtUp bool
 	report        string
 	slot          *slotFlags
+	where         whereFlag
+	journal       bool // only if the flag was given
+	journaling    bool
 }
 
 func (a *app) runCommand() *cobra.Command {
+	cmd, _ := a.newRunCommand()
+	return cmd
+}
+
+func (a *app) newRunCommand() (*cobra.Command, *runFlags) {
 	f := new(runFlags)
 	cmd := &cobra.Command{
 		Use:   "run --database-url URL",
@@ -38,6 +47,10 @@ It creates what it needs and does not find: a publication, a replication slot an
 a stream. The first time, it also publishes the rows that are there already.
 Without --nats-url a NATS server with JetStream runs inside, on 127.0.0.1:4222.
 
+Events can go to several places. If NATS is one of them, its stream is the journal
+of the other brokers: each reads it at its own pace, so one that is slow or away
+holds up neither the slot nor the others. --journal=false feeds all from the slot.
+
 Interrupt it to stop it; started again it goes on where it was. If the slot is not
 the one that it left, changes are lost, and --lost-slot says what then. A slot makes the
 database keep what was not read yet: if you do not come back, drop the slot with
@@ -48,11 +61,20 @@ database keep what was not read yet: if you do not come back, drop the slot with
   # All tables of two schemas, to a NATS server of yours:
   rowcall run --database-url postgres://app@localhost/shop --tables 'public.*,sales.*' --nats-url nats://nats:4222
 
+  # Some of the events only, by an expression:
+  rowcall run --database-url postgres://app@localhost/shop --where 'collection == "public.seats" and op == "update" and changed("price")'
+
   # To Kafka, a topic for each table:
   rowcall run --database-url postgres://app@localhost/shop --to kafka://localhost:9092
 
   # To another program, one JSON object (CloudEvents 1.0) per line:
   rowcall run --database-url postgres://app@localhost/shop --to stdout | jq .data.after
+
+  # To both; a Kafka that is away for hours stops nothing, and gets everything later:
+  rowcall run --database-url postgres://app@localhost/shop --to nats --to kafka://localhost:9092
+
+  # With settings from a file, and the database's URL from the command line:
+  rowcall run --config rowcall.yaml --database-url postgres://app@localhost/shop
 
   # Publish what is new, then leave:
   rowcall run --database-url postgres://app@localhost/shop --until-caught-up --report report.json`,
@@ -60,8 +82,10 @@ database keep what was not read yet: if you do not come back, drop the slot with
 		RunE: func(cmd *cobra.Command, _ []string) error { return a.run(cmd, f) },
 	}
 	f.source = addSourceFlags(cmd)
-	f.to = newTargets()
+	f.to = newTargets(toNATS)
 	cmd.Flags().Var(f.to, "to", "where the events go; may be given several times")
+	cmd.Flags().Var(&f.where, "where", whereUsage)
+	cmd.Flags().BoolVar(&f.journal, "journal", false, journalUsage)
 	f.nats.add(cmd)
 	cmd.Flags().BoolVar(&f.untilCaughtUp, "until-caught-up", false,
 		"end once everything that was committed at the start is stored")
@@ -69,37 +93,18 @@ database keep what was not read yet: if you do not come back, drop the slot with
 	f.slot = addSlotFlags(cmd)
 	f.reading.add(cmd)
 	f.log = addLogFlags(cmd)
-	return cmd
+	addConfigFlag(cmd)
+	return cmd, f
 }
 
 func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	began := time.Now()
 	bar := isTerminal(a.stderr) && !f.log.json()
 	show, logger, logErr := newProgress(a.stderr, bar, f.log.logger)
-	opts := f.source.options()
+	opts := f.options()
 	opts.Logger, opts.Progress = logger, show.show
-	f.slot.apply(opts, f.nats.dataDir)
-	f.reading.apply(opts)
-
-	faults := []error{
-		logErr,
-		required(cmd, "database-url"),
-		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
-		f.to.check(a.spelling("to")),
-		f.nats.check(),
-		a.needs(cmd, "nats-creds", "nats-url"),
-		checkReport(f.report),
-	}
-	if !f.to.has(toNATS) {
-		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
-	}
-	var source *cdc.Source
-	if f.source.url != "" {
-		var sourceErr error
-		source, sourceErr = cdc.New(f.source.url, opts)
-		faults = append(faults, sourceErr)
-	}
-	if err := usage(faults...); err != nil {
+	source, err := a.checkRun(cmd, f, opts, logErr)
+	if err != nil {
 		return err
 	}
 
@@ -107,24 +112,53 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	if err := source.Check(cmd.Context()); err != nil { // before a stream or a data directory exists
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
-	dests, err := a.openDestinations(cmd.Context(), f, source, logger, out)
+	dests, fed, err := a.openDestinations(cmd.Context(), f, source, logger, out)
 	if err != nil {
 		return f.unlessInterrupted(cmd.Context(), err)
 	}
 	defer func() { err = errors.Join(err, closeAll(dests)) }()
 	for _, d := range dests {
-		if d.sub, err = source.Subscribe(d.name, d.listener, nil); err != nil {
+		if d.sub, err = source.Subscribe(d.name, d.listener, d.subscribeOptions(&f.where)); err != nil {
 			return err
 		}
 	}
-	err = f.stream(cmd.Context(), source, dests, logger, out)
+	err = f.stream(cmd.Context(), source, dests, fed, logger, out)
 	show.end()
 	if f.report != "" {
-		r := newReport(source.Stats(), stored(dests), time.Since(began))
+		r := newReport(source.Stats(), stored(dests, fed), time.Since(began))
 		r.addSlot(cmd.Context(), source)
 		err = errors.Join(err, writeReport(f.report, r))
 	}
 	return err
+}
+
+// options returns what the flags say of the source.
+func (f *runFlags) options() *cdc.Options {
+	opts := f.source.options()
+	f.slot.apply(opts, f.nats.dataDir)
+	f.reading.apply(opts)
+	return opts
+}
+
+// checkRun finds everything that makes no sense before anything is touched.
+func (a *app) checkRun(cmd *cobra.Command, f *runFlags, opts *cdc.Options, others ...error) (source *cdc.Source, err error) {
+	faults := append(slices.Clone(others),
+		required(cmd, "database-url"),
+		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
+		f.to.check(a.spelling("to")),
+		f.nats.check(),
+		a.needs(cmd, "nats-creds", "nats-url"),
+		checkReport(f.report),
+		a.checkJournal(cmd, f),
+	)
+	if !f.to.has(toNATS) {
+		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
+	}
+	if f.source.url != "" {
+		source, err = cdc.New(f.source.url, opts)
+		faults = append(faults, err)
+	}
+	return source, usage(faults...)
 }
 
 // Why a run was stopped from inside.
@@ -137,7 +171,7 @@ var (
 // stream runs the source until it ends, the caller's context ends, no
 // destination is left, or everything is caught up. Nothing it started runs any
 // more when it returns.
-func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*destination, log *slog.Logger, out *announcer) error {
+func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*destination, fed []*follower, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	var watchers sync.WaitGroup
 	var left atomic.Int32
@@ -173,20 +207,28 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 			cancel(cmp.Or(source.CaughtUp(ctx), errCaughtUp))
 		}
 	})
+	followed := &followers{all: fed, log: log}
+	if !f.ends() {
+		followed.start(ctx, false)
+	}
 	err := source.Run(ctx)
 	cause := context.Cause(ctx)
 	cancel(nil)
 	watchers.Wait()
-
-	var failed []error
+	if f.ends() && err == nil && parent.Err() == nil {
+		followed.start(parent, true) // now the journal holds all that they are to get
+	}
+	failed := slices.Clone(followed.wait())
 	for _, d := range dests {
-		failed = append(failed, d.sub.Err())
+		failed = append(failed, explainWhere(d.sub.Err()))
 	}
 	switch failure := errors.Join(failed...); {
 	case failure != nil:
 		return failure
 	case err != nil:
 		return err
+	case parent.Err() != nil && len(fed) > 0: // maybe while they were fed
+		return f.unlessInterrupted(parent, nil)
 	case cause == nil || errors.Is(cause, errCaughtUp) || errors.Is(cause, errSubsEnded):
 		return nil
 	case parent.Err() == nil:
@@ -195,13 +237,18 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 	return f.unlessInterrupted(parent, nil)
 }
 
+// ends reports whether a run ends by itself.
+func (f *runFlags) ends() bool {
+	return f.untilCaughtUp || f.source.snapshot.value == string(cdc.SnapshotOnly)
+}
+
 // unlessInterrupted returns err, unless the user wanted the end. That is an
 // error only for a run that was to end by itself.
 func (f *runFlags) unlessInterrupted(ctx context.Context, err error) error {
 	switch {
 	case ctx.Err() == nil:
 		return err
-	case f.untilCaughtUp || f.source.snapshot.value == string(cdc.SnapshotOnly):
+	case f.ends():
 		return errors.New("interrupted before everything was stored")
 	}
 	return nil

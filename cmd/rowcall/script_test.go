@@ -47,6 +47,7 @@ const patience = 30 * time.Second
 //	stream NAME               creates a stream there that holds one message, not an event
 //	kafka                     starts a fake Kafka, $KAFKA_URL
 //	records TOPIC             prints keys and values of what is committed there
+//	purge SEQUENCE            removes what the stream holds before that
 //	freeport NAME             sets $NAME to a port that nobody uses
 //	usedport NAME             sets $NAME to a port that somebody uses
 //	waitfile FILE TEXT        waits until the file holds the text
@@ -73,6 +74,7 @@ func TestScripts(t *testing.T) {
 			"stream":    scriptStream,
 			"kafka":     scriptKafka,
 			"records":   scriptRecords,
+			"purge":     scriptPurge,
 			"freeport":  scriptFreePort,
 			"usedport":  scriptUsedPort,
 			"waitfile":  scriptWaitFile,

@@ -26,6 +26,7 @@ type tailFlags struct {
 	json      bool
 	noFollow  bool
 	count     uint64
+	where     whereFlag
 }
 
 func (a *app) tailCommand() *cobra.Command {
@@ -39,10 +40,14 @@ table. Without a --from flag or --since it begins with the next event.
 
 Each line shows when the change was committed, what it was, the table and the key,
 and the columns; of an update those that changed, with the old value where
-PostgreSQL sent it (REPLICA IDENTITY FULL).`,
+PostgreSQL sent it (REPLICA IDENTITY FULL).
+
+A condition given with --where leaves other events out. It is that of "rowcall run", but
+for times: what is stored has them as texts, such as after.sold > "2026-01-31T15:04".`,
 		Example: `  rowcall tail
   rowcall tail seats bookings --from-start
   rowcall tail 'sales.*' --since 2h --json | jq .data.after
+  rowcall tail seats --where 'op == "delete" or after.price > 30'
   rowcall tail seats --from-lsn 16/B374D848 --no-follow`,
 		RunE: func(cmd *cobra.Command, args []string) error { return a.tail(cmd, f, args) },
 	}
@@ -56,6 +61,7 @@ PostgreSQL sent it (REPLICA IDENTITY FULL).`,
 	flags.StringVar(&f.fromLSN, "from-lsn", "", "begin with transactions committed at or after this `LSN`, such as 16/B374D848")
 	flags.BoolVar(&f.json, "json", false, "print each event as one line of JSON (a CloudEvent)")
 	flags.BoolVar(&f.noFollow, "no-follow", false, "end where the stream ends at the start")
+	flags.Var(&f.where, "where", whereUsage)
 	flags.Uint64Var(&f.count, "count", 0, "end after this `number` of events")
 	return cmd
 }
@@ -163,12 +169,13 @@ func (a *app) follow(ctx context.Context, nc *nats.Conn, f *tailFlags, start tai
 	}
 	fmt.Fprintf(a.stderr, "following stream %s at %s\n", info.Config.Name, withoutUserInfo(f.natsURL))
 	printer := a.newTailPrinter(f.json, start != tailStart{})
+	printer.where = f.where.filter
 	err = each(ctx, js, info, config, f.noFollow, func(m natsjs.Msg, sequence uint64) error {
 		if err := printer.print(m, sequence); err != nil {
 			return err
 		}
-		if printer.printed == f.count {
-			return errCounted // never for a count of 0: something was printed
+		if f.count > 0 && printer.printed == f.count {
+			return errCounted
 		}
 		return nil
 	})

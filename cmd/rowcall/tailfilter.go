@@ -1,11 +1,11 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/rowcall/rowcall/internal/tablename"
 	"github.com/rowcall/rowcall/sinks"
 )
 
@@ -21,15 +21,15 @@ func filterSubjects(tables []string) ([]string, error) {
 	var faults []error
 	var names [][2]string
 	for _, table := range tables {
-		schema, name, err := parseTable(table)
+		p, err := parseTable(table)
 		switch {
 		case err != nil:
 			faults = append(faults, err)
-		case name == "*":
-			whole[schema] = true
-			subjects = append(subjects, "cdc.*."+sinks.EscapeToken(schema)+".>")
+		case p.All:
+			whole[p.Schema] = true
+			subjects = append(subjects, "cdc.*."+sinks.EscapeToken(p.Schema)+".>")
 		default:
-			names = append(names, [2]string{schema, name})
+			names = append(names, [2]string{p.Schema, p.Table})
 		}
 	}
 	for _, n := range names {
@@ -41,64 +41,16 @@ func filterSubjects(tables []string) ([]string, error) {
 	return slices.Compact(subjects), usage(faults...)
 }
 
-// parseTable reads table, schema.table or schema.*, each part as it is or in
-// double quotes, with "" for a quote. The name "*" is only returned unquoted.
-func parseTable(s string) (schema, table string, err error) {
-	fail := func(why string) (string, string, error) {
-		return "", "", fmt.Errorf("table %q: %s; write table, schema.table or schema.*", s, why)
-	}
-	first, rest, err := cutPart(s)
-	if err != nil {
-		return fail(err.Error())
-	}
-	if rest == "" {
-		if first == "*" {
-			return fail("name a schema")
-		}
-		return "public", first, nil
-	}
-	second, rest, err := cutPart(rest[1:])
+// parseTable reads table, schema.table or schema.*; see package tablename.
+func parseTable(s string) (tablename.Pattern, error) {
+	p, err := tablename.Parse(s)
 	switch {
 	case err != nil:
-		return fail(err.Error())
-	case rest != "":
-		return fail("more than two parts")
-	case first == "*":
-		return fail("a schema cannot be *")
+		return p, err
+	case p.All && !strings.Contains(s, "."):
+		return p, fmt.Errorf("table %q: name a schema; write schema.table or schema.*", s)
+	case p.Schema == "*" && !strings.HasPrefix(s, `"`):
+		return p, fmt.Errorf("table %q: a schema cannot be *; write schema.table or schema.*", s)
 	}
-	return first, second, nil
-}
-
-// cutPart reads one part and returns what follows: "" or "." and more.
-func cutPart(s string) (part, rest string, err error) {
-	if !strings.HasPrefix(s, `"`) {
-		part = s
-		if i := strings.IndexByte(s, '.'); i >= 0 {
-			part, rest = s[:i], s[i:]
-		}
-		if part == "" {
-			err = errors.New("an empty name")
-		}
-		return part, rest, err
-	}
-	var b strings.Builder
-	for i := 1; i < len(s); i++ {
-		if s[i] != '"' {
-			b.WriteByte(s[i])
-			continue
-		}
-		if i+1 < len(s) && s[i+1] == '"' {
-			b.WriteByte('"')
-			i++
-			continue
-		}
-		if rest = s[i+1:]; rest != "" && rest[0] != '.' {
-			return "", "", errors.New("text after the closing quote")
-		}
-		if b.Len() == 0 {
-			return "", "", errors.New("an empty name")
-		}
-		return b.String(), rest, nil
-	}
-	return "", "", errors.New("the quote is not closed")
+	return p, nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/listeners/expression"
 	"github.com/rowcall/rowcall/sinks"
 )
 
@@ -17,6 +19,8 @@ type tailPrinter struct {
 	json    bool
 	events  eventPrinter
 	printed uint64
+	where   *expression.Filter // nil for all
+	decoder *sinks.Decoder
 }
 
 // newTailPrinter shows dates if the events may be old.
@@ -25,17 +29,20 @@ func (a *app) newTailPrinter(asJSON, old bool) *tailPrinter {
 	if old {
 		layout = "2006-01-02 15:04:05.000"
 	}
-	return &tailPrinter{app: a, json: asJSON, events: eventPrinter{palette: a.palette(a.stdout), layout: layout}}
+	return &tailPrinter{app: a, json: asJSON, events: eventPrinter{palette: a.palette(a.stdout), layout: layout}, decoder: sinks.NewDecoder()}
 }
 
-// print returns an error only if the line could not be written. A message that
-// is no event is reported on standard error.
+// print returns an error if the line could not be written, or if the condition
+// cannot be decided. A message that is no event is reported on standard error.
 func (p *tailPrinter) print(m natsjs.Msg, sequence uint64) error {
 	attribute := attributesOf(m.Headers())
 	event, err := sinks.Decode(attribute, m.Data())
 	if err != nil {
 		fmt.Fprintf(p.app.stderr, "sequence %d on %s is not an event: %v\n", sequence, harmless(m.Subject()), err)
 		return nil
+	}
+	if wanted, err := p.wanted(m.Subject(), attribute, m.Data()); err != nil || !wanted {
+		return explainWhere(err)
 	}
 	var line string
 	if p.json {
@@ -48,6 +55,21 @@ func (p *tailPrinter) print(m natsjs.Msg, sequence uint64) error {
 	}
 	p.printed++
 	return nil
+}
+
+// wanted asks the condition. Resets and live markers are always wanted.
+func (p *tailPrinter) wanted(subject string, attribute func(string) string, body []byte) (bool, error) {
+	if p.where == nil {
+		return true, nil
+	}
+	part, err := p.decoder.Decode(subject, attribute, body)
+	switch {
+	case err != nil:
+		return false, err
+	case part.Kind == listeners.Reset || part.Kind == listeners.Live:
+		return true, nil
+	}
+	return p.where.Match(&part.Event, part.Tx)
 }
 
 // attributesOf returns the CloudEvents attributes of a message by name.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,9 +22,12 @@ const kafkaScheme = "kafka://"
 type targets struct {
 	list []string
 	set  bool
+	none string // the default
+	// options has what a file says of those of list, by their place there.
+	options map[int]*targetOptions
 }
 
-func newTargets() *targets { return &targets{list: []string{toNATS}} }
+func newTargets(none string) *targets { return &targets{list: []string{none}, none: none} }
 
 func (t *targets) has(one string) bool { return slices.Contains(t.list, one) }
 
@@ -51,30 +55,59 @@ func (t *targets) Set(s string) error {
 }
 
 // reset makes it the default again.
-func (t *targets) reset() { *t = *newTargets() }
+func (t *targets) reset() { *t = *newTargets(t.none) }
+
+// take makes the list that of a file.
+func (t *targets) take(all []*targetOptions) {
+	t.list, t.set, t.options = nil, true, make(map[int]*targetOptions)
+	for i, o := range all {
+		t.list = append(t.list, o.target)
+		t.options[i] = o
+	}
+}
+
+// at returns the options of one of the list.
+func (t *targets) at(i int) *targetOptions {
+	if o := t.options[i]; o != nil {
+		return o
+	}
+	return &targetOptions{target: t.list[i]}
+}
 
 // check is told how the flag is spelled.
 func (t *targets) check(flag string) error {
 	var faults []error
 	seen := make(map[string]bool)
-	for _, one := range t.list {
-		scheme, _, isURL := strings.Cut(one, "://")
-		switch {
-		case strings.HasPrefix(one, kafkaScheme):
-			if _, err := kafka.New(one, "x", nil); err != nil {
-				faults = append(faults, fmt.Errorf("%s: %s", flag, strings.TrimPrefix(err.Error(), "kafka: ")))
-			}
-		case isURL:
-			faults = append(faults, fmt.Errorf("%s has the scheme %q: want nats, stdout, discard, or kafka://host:port", flag, scheme))
-		case one != toNATS && one != toStdout && one != toDiscard:
-			faults = append(faults, fmt.Errorf("%s %q: want nats, stdout, discard, or kafka://host:port", flag, one))
+	for i, one := range t.list {
+		if err := wrongTarget(one); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", flag, err))
 		}
-		if seen[scheme] {
-			faults = append(faults, fmt.Errorf("%s names %s twice: one is enough", flag, scheme))
+		name := t.at(i).called()
+		if seen[name] {
+			faults = append(faults, fmt.Errorf("%s names %s twice: one is enough", flag, name))
 		}
-		seen[scheme] = true
+		seen[name] = true
 	}
 	return usage(faults...)
+}
+
+// wantTarget says what a target can be.
+const wantTarget = "want nats, stdout, discard, or kafka://host:port"
+
+// wrongTarget returns what is wrong with a target. It never shows a password.
+func wrongTarget(one string) error {
+	scheme, _, isURL := strings.Cut(one, "://")
+	switch {
+	case strings.HasPrefix(one, kafkaScheme):
+		if _, err := kafka.New(one, "x", nil); err != nil {
+			return errors.New(strings.TrimPrefix(err.Error(), "kafka: "))
+		}
+	case isURL:
+		return fmt.Errorf("unknown scheme %q: %s", scheme, wantTarget)
+	case one != toNATS && one != toStdout && one != toDiscard:
+		return fmt.Errorf("unknown %q: %s", one, wantTarget)
+	}
+	return nil
 }
 
 // Type implements pflag.Value.

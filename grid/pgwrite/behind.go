@@ -26,11 +26,21 @@ import (
 //
 // A group is stored in one transaction or not at all, and of several changes of
 // a key only the last. Rows are put and deleted by key, so a group that is
-// handed over again changes nothing more. A region's own memory is what waits
-// for the database: what was not stored when the process ends is lost, and
-// [listeners.Subscription.Wait] tells when a write is stored. For a region that
-// outlives the process, such as a mirror, Positions makes the subscription go
-// on where it was.
+// handed over again, when the answer to its commit was lost, changes nothing
+// more. A region's own memory is what waits for the database: what was not
+// stored when the process ends is lost, and [listeners.Subscription.Wait] tells
+// when a write is stored.
+//
+// For a region that outlives the process, such as a mirror, Positions makes the
+// subscription go on where it was. The position is not stored in the transaction
+// of the rows. So after a crash (not after an orderly end) the changes of up to
+// SaveInterval come again, and so does everything behind a batch that was
+// parked. A row carries no position that a put could compare: rows that have
+// changed in that time go back to a state that they had then, and forward
+// again with the next groups. Until they have caught up, readers of the table
+// may see that; once Wait has returned nil for a position of after the restart,
+// the table is what it would have been, whatever the groups were. A row that
+// somebody else has written meanwhile is overwritten.
 //
 // Rows that the region does not hold stay in the table, until the region
 // deletes them or is cleared: a region begins empty, and is not meant to empty

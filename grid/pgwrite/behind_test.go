@@ -165,3 +165,60 @@ func TestBehindWithAKeyOfSeveralColumns(t *testing.T) {
 		t.Errorf("the table holds %s, want %s", got, want)
 	}
 }
+
+// After a crash, what was stored but not noted comes again, in other groups. The
+// table goes back and forth, and ends as it would have.
+func TestBehindEndsTheSameWhenChangesComeAgain(t *testing.T) {
+	url := pgtest.Database(t)
+	pgtest.Exec(t, url, schema)
+	conn := pgtest.Connect(t, url)
+	b, err := pgwrite.NewBehind[int64, train](deadline(t), conn, "public.trains")
+	if err != nil {
+		t.Fatal(err)
+	}
+	event := func(op listeners.Op, id int, name string) listeners.Event {
+		e := listeners.Event{Op: op, Schema: trainSchema}
+		r := listeners.NewRecord(&trainRow{fmt.Sprint(id), name, "1"})
+		if op == listeners.Delete {
+			e.Before = r
+		} else {
+			e.After = r
+		}
+		return e
+	}
+	var all []*listeners.Batch
+	for i, e := range []listeners.Event{
+		event(listeners.Create, 1, "a"),
+		event(listeners.Create, 2, "b"),
+		event(listeners.Update, 1, "c"),
+		event(listeners.Delete, 2, ""),
+		event(listeners.Create, 3, "d"),
+		{Op: listeners.Truncate, Schema: trainSchema},
+		event(listeners.Create, 2, "e"),
+		event(listeners.Update, 2, "f"),
+		event(listeners.Create, 4, "g"),
+		event(listeners.Delete, 4, ""),
+		event(listeners.Create, 1, "h"),
+	} {
+		all = append(all, &listeners.Batch{
+			Position: listeners.Position{Epoch: 1, Commit: uint64(i) + 1}, First: true, Last: true, Events: []listeners.Event{e},
+		})
+	}
+	const want = "1 h;2 f;"
+	for from := range all { // where a crash left the stored position
+		for size := 1; size <= len(all); size += 3 {
+			for at := from; at < len(all); at += size {
+				if err := b.OnBatches(deadline(t), all[at:min(at+size, len(all))]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var got string
+			if err := conn.QueryRow(deadline(t), "SELECT coalesce(string_agg(id || ' ' || name || ';', '' ORDER BY id), '') FROM trains").Scan(&got); err != nil {
+				t.Fatal(err)
+			}
+			if got != want {
+				t.Errorf("told again from %d on in groups of %d, the table holds %s, want %s", from, size, got, want)
+			}
+		}
+	}
+}

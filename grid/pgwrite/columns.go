@@ -7,7 +7,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/rowcall/rowcall/listeners"
 )
 
 // A column is one column of a table and where its value is found.
@@ -127,26 +128,11 @@ func appendFields(fields []field, t reflect.Type, prefix []int) []field {
 		case name == "-" || !f.IsExported():
 			continue
 		case name == "":
-			name = snakeCase(f.Name)
+			name = listeners.ColumnName(f.Name)
 		}
 		fields = append(fields, field{column: name, name: f.Name, index: index, required: tagged && option != "optional"})
 	}
 	return fields
-}
-
-// snakeCase writes SeatNo as seat_no and HTTPPort as http_port, as package
-// listeners does.
-func snakeCase(name string) string {
-	runes := []rune(name)
-	var b strings.Builder
-	for i, c := range runes {
-		if unicode.IsUpper(c) && i > 0 &&
-			(!unicode.IsUpper(runes[i-1]) || (i+1 < len(runes) && unicode.IsLower(runes[i+1]))) {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(c))
-	}
-	return b.String()
 }
 
 // argument returns a value as pgx takes it. Strings of any named type go as

@@ -29,6 +29,21 @@ type watcher struct {
 
 	mu    sync.Mutex
 	waits map[*wait]struct{}
+	heard shown // last
+}
+
+// A shown is what a batch says of transactions other than its own.
+type shown struct {
+	at     listeners.Position
+	read   bool // it ends a state that was read anew
+	passed bool // it is of a transaction
+}
+
+func shownBy(b *listeners.Batch) shown {
+	return shown{
+		at: b.Position, read: b.Kind != listeners.Reset && b.Kind != listeners.Snapshot && b.Tx.ID == 0,
+		passed: b.Kind == listeners.Changes && b.Tx.ID != 0,
+	}
 }
 
 // A wait is for one transaction to be shown by one mirror.
@@ -67,19 +82,27 @@ func (w *Writer) watchRegion(r mirror, table string) (*watcher, error) {
 func (v *watcher) OnBatch(_ context.Context, b *listeners.Batch) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.heard = shownBy(b)
 	for w := range v.waits {
-		switch {
 		// Of the 64 bits of the number, the stream has the lower half.
-		case b.Kind == listeners.Changes && b.Tx.ID != 0 && uint32(b.Tx.ID) == uint32(w.tx):
+		if v.heard.passed && uint32(b.Tx.ID) == uint32(w.tx) {
 			w.end(b.Position, nil)
-		case w.behind == 0 || b.Position.Commit < w.behind || b.Kind == listeners.Reset || b.Kind == listeners.Snapshot:
-		case b.Tx.ID == 0:
-			w.end(b.Position, nil) // the table was read again, after the commit
-		default:
-			w.end(b.Position, errPassed)
+		} else {
+			w.look(v.heard)
 		}
 	}
 	return nil
+}
+
+// look ends a wait if what is shown is behind the commit.
+func (w *wait) look(s shown) {
+	switch {
+	case w.behind == 0 || s.at.Commit < w.behind:
+	case s.read:
+		w.end(s.at, nil) // the table was read again, after the commit
+	case s.passed:
+		w.end(s.at, errPassed)
+	}
 }
 
 func (w *wait) end(at listeners.Position, err error) {
@@ -100,12 +123,13 @@ func (v *watcher) expect(tx uint64) *wait {
 	return w
 }
 
-// behind tells an LSN after the commit. What was heard before is not looked at
-// again: if it is behind the commit, so is what follows it.
+// behind tells an LSN after the commit. Nothing may come after what was heard
+// last, so that is looked at, too.
 func (v *watcher) behind(w *wait, lsn uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	w.behind = lsn
+	w.look(v.heard)
 }
 
 func (v *watcher) forget(w *wait) {

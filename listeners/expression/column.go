@@ -26,12 +26,14 @@ const (
 )
 
 // A patcher turns after.price into a call, so that only the columns that are
-// asked for are decoded, and gives functions the event.
-type patcher struct{}
+// asked for are decoded, and gives functions the event. It notes the names.
+type patcher struct{ names map[string]struct{} }
 
 // Visit implements [ast.Visitor].
-func (patcher) Visit(node *ast.Node) {
+func (p patcher) Visit(node *ast.Node) {
 	switch n := (*node).(type) {
+	case *ast.IdentifierNode:
+		p.names[n.Value] = struct{}{}
 	case *ast.MemberNode:
 		of, ok := n.Node.(*ast.IdentifierNode)
 		if !ok || of.Value != "before" && of.Value != "after" && of.Value != "key" {

@@ -44,6 +44,7 @@ func (e *MatchError) Unwrap() error { return e.Err }
 // A Filter is a compiled expression. Any number of goroutines may use it.
 type Filter struct {
 	text    string
+	names   map[string]struct{} // that the text mentions
 	program *vm.Program
 	runs    sync.Pool // of *run
 }
@@ -56,14 +57,15 @@ type run struct {
 
 // Compile reads an expression. The error is a [SyntaxError].
 func Compile(text string) (*Filter, error) {
+	names := make(map[string]struct{})
 	options := append([]expr.Option{
-		expr.Env(new(env)), expr.AsBool(), expr.Patch(patcher{}),
+		expr.Env(new(env)), expr.AsBool(), expr.Patch(patcher{names}),
 	}, functions()...)
 	program, err := expr.Compile(text, options...)
 	if err != nil {
 		return nil, explain(text, err)
 	}
-	return &Filter{text: text, program: program}, nil
+	return &Filter{text: text, names: names, program: program}, nil
 }
 
 func explain(text string, err error) error {
@@ -77,6 +79,13 @@ func explain(text string, err error) error {
 
 // String returns the text.
 func (f *Filter) String() string { return f.text }
+
+// Uses reports whether the expression mentions one of the names that it knows,
+// such as "tag": somebody may not have what it stands for.
+func (f *Filter) Uses(name string) bool {
+	_, ok := f.names[name]
+	return ok
+}
 
 // Match reports whether an event fits. The error is a [MatchError]. The
 // transaction is that of the event's batch.
@@ -103,8 +112,12 @@ func (f *Filter) Match(e *listeners.Event, tx listeners.Tx) (bool, error) {
 // Keep is for [listeners.SubscribeOptions].Filter: Match without the
 // transaction, of which txid, time and tag are zero. It panics with the
 // [MatchError], which ends the subscription with it.
-func (f *Filter) Keep(e *listeners.Event) bool {
-	ok, err := f.Match(e, listeners.Tx{})
+func (f *Filter) Keep(e *listeners.Event) bool { return f.KeepTx(e, listeners.Tx{}) }
+
+// KeepTx is for [listeners.SubscribeOptions].FilterTx: Keep with the
+// transaction.
+func (f *Filter) KeepTx(e *listeners.Event, tx listeners.Tx) bool {
+	ok, err := f.Match(e, tx)
 	if err != nil {
 		panic(err)
 	}

@@ -118,7 +118,7 @@ func BenchmarkSource(b *testing.B) {
 	b.ReportAllocs()
 	b.ResetTimer()
 	for range b.N {
-		s := source(b, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+		s := source(b, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
 		n := 0
 		l := listeners.ListenerFunc(func(_ context.Context, batch *listeners.Batch) error {
 			for i := range batch.Events {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -32,6 +33,16 @@ func bareServer(t *testing.T, o *server.Options) *server.Server {
 		t.Fatal("the server is not ready after 10s")
 	}
 	return s
+}
+
+func dialBare(t *testing.T, s *server.Server) *nats.Conn {
+	t.Helper()
+	nc, err := jetstream.Connect(s.ClientURL(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
 }
 
 // cluster starts three servers and connects to one.
@@ -112,7 +123,7 @@ func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
 	if err == nil {
 		err = f.Flush(t.Context())
 	}
-	if _, ok := errors.AsType[*jetstream.FencedError](err); !ok {
+	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
 		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
 	}
 	js, err := natsjs.New(nc)

@@ -4,10 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"time"
 
-	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
@@ -15,27 +14,15 @@ import (
 // One service sends a command and waits for the reply; the other carries it
 // out, once. What it cannot carry out becomes a dead letter.
 func ExampleCommandBroker() {
-	if err := exampleCommands(context.Background()); err != nil {
-		fmt.Println(err)
-	}
+	natstest.Example(exampleCommands)
 	// Output:
 	// reply: 4 more seats
 	// command add-carriage for queue fleet, id booking-2, failed (permanent, 1 attempts): no such train
 	// dead letter: booking-2 permanent no such train
 }
 
-func exampleCommands(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "commands")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	server, err := natsserver.Start(ctx, &natsserver.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-	nc, err := jetstream.Connect(server.URL(), nil)
+func exampleCommands(ctx context.Context, url string) error {
+	nc, err := jetstream.Connect(url, nil)
 	if err != nil {
 		return err
 	}

@@ -90,10 +90,11 @@ func TestCommandsOfDyingWorkersAreBuried(t *testing.T) {
 		t.Fatal(err)
 	}
 	for n := range consumer.CachedInfo().Config.MaxDeliver {
-		m, err := consumer.Next(natsjs.FetchMaxWait(10 * time.Second))
-		if err != nil {
-			t.Fatalf("delivery %d: %v", n+1, err)
-		}
+		var m natsjs.Msg
+		eventually(t, fmt.Sprint("delivery ", n+1), func() bool { // a busy server may have no responder yet
+			m, err = consumer.Next(natsjs.FetchMaxWait(10 * time.Second))
+			return err == nil
+		})
 		if err := m.Nak(); err != nil {
 			t.Fatal(err)
 		}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // ConnectOptions set up a connection. Nil and zero mean the defaults.
@@ -17,10 +19,20 @@ type ConnectOptions struct {
 	// InProcess connects to a server within this process, without a socket;
 	// the URL is then ignored.
 	InProcess nats.InProcessConnProvider
-	// CredentialsFile is the path of a NATS credentials file.
+	// At most one of the following says who connects: the path of a NATS
+	// credentials file, the path of a file with the seed of an NKEY, a user and
+	// a password, or a token. Default: what the URL says.
 	CredentialsFile string
+	NKeySeedFile    string
+	User, Password  string
+	Token           string
 	// TLS is used for servers that want TLS. Default: what the URL says.
 	TLS *tls.Config
+	// CAFile holds the certificates, in PEM, of authorities that the servers'
+	// are to be signed by, and CertFile and KeyFile the client's own certificate
+	// and its key. Each sets up TLS. They may not be set beside TLS.
+	CAFile            string
+	CertFile, KeyFile string
 	// Timeout bounds each attempt to connect. Default 5s.
 	Timeout time.Duration
 	// ReconnectWait is the pause between attempts to connect again. Default
@@ -30,25 +42,10 @@ type ConnectOptions struct {
 	Nats []nats.Option
 }
 
-// An UnreachableError says which servers did not answer. It holds no
-// credentials.
-type UnreachableError struct {
-	Servers []string // host:port
-	Err     error
-}
-
-// Error implements error.
-func (e *UnreachableError) Error() string {
-	return fmt.Sprintf("NATS is not reachable at %s: %v", strings.Join(e.Servers, ", "), e.Err)
-}
-
-// Unwrap returns the cause.
-func (e *UnreachableError) Unwrap() error { return e.Err }
-
 // Connect connects to a server; serverURL may list several, separated by commas. It
-// tries once and returns an [UnreachableError] if that fails.
+// tries once and returns a [sinks.UnreachableError] if that fails.
 //
-// The connection has what a [Firehose] wants of one, and who makes his own
+// The connection has what a firehose wants of one, and who makes his own
 // should set it too: MaxReconnects(-1), because a connection that gives up ends
 // the firehose, and ReconnectBufSize(-1), because a buffer for the time without
 // a server only holds messages that are sent again anyway. Without them the
@@ -82,15 +79,14 @@ func Connect(serverURL string, opts *ConnectOptions) (*nats.Conn, error) {
 			return nil, err
 		}
 	}
-	if o.CredentialsFile != "" {
-		set = append(set, nats.UserCredentials(o.CredentialsFile))
+	security, err := o.security()
+	if err != nil {
+		return nil, err
 	}
-	if o.TLS != nil {
-		set = append(set, nats.Secure(o.TLS))
-	}
+	set = append(set, security...)
 	nc, err := nats.Connect(serverURL, append(set, o.Nats...)...)
 	if err != nil {
-		return nil, &UnreachableError{Servers: servers, Err: err}
+		return nil, &sinks.UnreachableError{Broker: "NATS", Servers: servers, Err: err}
 	}
 	return nc, nil
 }

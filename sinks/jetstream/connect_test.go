@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -18,7 +19,7 @@ func TestConnectUnreachable(t *testing.T) {
 	address := l.Addr().String()
 	l.Close()
 	_, err = jetstream.Connect("nats://app:hunter2@"+address+",nats://token@"+address, nil)
-	var unreachable *jetstream.UnreachableError
+	var unreachable *sinks.UnreachableError
 	if !errors.As(err, &unreachable) {
 		t.Fatalf("Connect = %v, want an UnreachableError", err)
 	}

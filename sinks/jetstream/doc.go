@@ -1,6 +1,6 @@
 // Package jetstream stores events in a NATS JetStream stream: the firehose.
 //
-// [Firehose] writes. [Source] reads, as a [listeners.Source] in any process, and
+// [New] makes a [sinks.Firehose] that writes. [NewSource] reads, as a [listeners.Source] in any process, and
 // [Read] yields single messages. What a message looks like is described in
 // package sinks; attributes are headers with the prefix "ce-", percent-encoded
 // as the CloudEvents binding for NATS asks for.
@@ -23,11 +23,11 @@
 // (a message larger than the server allows) ends the subscription with an error
 // that names it.
 //
-// Acknowledged: [Firehose.Stored] never runs ahead of the server's
+// Acknowledged: [sinks.Firehose.Stored] never runs ahead of the server's
 // acknowledgements.
 //
 // Fenced: a firehose that finds the stream moved on by somebody else stops
-// with a [FencedError]. In the first seconds after Open (as long as
+// with a [sinks.FencedError]. In the first seconds after Open (as long as
 // [Options].AckTimeout) it goes on behind what it finds instead, since that may
 // be what its own predecessor had sent before it died. So when two are started
 // on one stream, the older one stops.
@@ -58,7 +58,7 @@
 //
 // # Reading
 //
-// A [Source] hands its listeners the batches that listeners of the database or
+// A [sinks.Source] hands its listeners the batches that listeners of the database or
 // region itself hear: transactions whole, in order, none missing and none twice,
 // whatever happens to connections and servers. So a region of package grid
 // mirrors a table or a region of another process:
@@ -72,24 +72,40 @@
 //
 // When what was to be read is gone, by a purge, by limits or because the stream
 // is another one, a reset and the present state follow, if the stream holds one;
-// otherwise [Source.Run] returns a [HistoryError]. A mirror then keeps what it has.
+// otherwise [sinks.Source.Run] returns a [sinks.HistoryError]. A mirror then keeps what it has.
 //
 // # Latest state
 //
 // [NewLatest] and [NewRegionLatest] make firehoses that keep no history but the
-// latest state of each key, in a JetStream KV bucket that any client reads. A [Source] on
+// latest state of each key, in a JetStream KV bucket that any client reads. A [sinks.Source] on
 // [LatestStream] begins with the bucket's content and goes on with every change,
 // so a mirror of it starts as fast as the state is small, however long the
 // history. What they do not keep is the borders of transactions, and of several
 // changes of a key, while a reader is behind, only the last.
 //
 // Not promised: several processes do not share the work of one source; each
-// hears everything. A message that somebody deleted from the middle of a stream
+// hears everything; see below for that. A message that somebody deleted from the middle of a stream
 // is not missed. Text of values is that of JSON, so it differs from what Postgres writes
 // for times and booleans.
 //
 // A firehose holds one database. Regions count their positions each for
 // itself, so a stream for several of them would have no order.
+//
+// # Groups
+//
+// Processes that share the work of one stream are members of a [sinks.Group] on
+// [Groups]: each partition is read by one of them, by subject ("cdc.shop.*.*.*.003",
+// and what concerns all). Leases and checkpoints are in a KV bucket, one entry
+// for each partition.
+//
+//	groups, err := jetstream.NewGroups(nc, "shop", nil)
+//	group, err := sinks.NewGroup(groups, "repricer", nil)
+//	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return repricer })
+//
+// # Positions
+//
+// [NewPositions] makes a store for durable subscriptions of any source, in a KV
+// bucket: a listener goes on where it was, on whatever machine it runs.
 //
 // # Commands
 //

@@ -3,20 +3,18 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"os"
 
 	"github.com/rowcall/rowcall/grid"
-	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 // A listener of a stream, and a region that mirrors it: what they hear and hold
 // is what the other process's region does.
-func ExampleSource() {
-	if err := exampleSource(context.Background()); err != nil {
-		fmt.Println(err)
-	}
+func ExampleNewSource() {
+	natstest.Example(exampleSource)
 	// Output:
 	// the mirror holds 2 seats; 12A costs 40
 	// create 12A
@@ -24,18 +22,8 @@ func ExampleSource() {
 	// update 12A
 }
 
-func exampleSource(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "source")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	server, err := natsserver.Start(ctx, &natsserver.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-	nc, err := jetstream.Connect(server.URL(), nil)
+func exampleSource(ctx context.Context, url string) error {
+	nc, err := jetstream.Connect(url, nil)
 	if err != nil {
 		return err
 	}
@@ -70,8 +58,8 @@ func exampleSource(ctx context.Context) error {
 	}
 
 	// Another one reads all that the stream holds, and then ends.
-	source, err := jetstream.NewSource(nc, jetstream.RegionStreamName("shop", "seats"), &jetstream.SourceOptions{
-		Start: jetstream.Start{Oldest: true}, UntilTip: true,
+	source, err := jetstream.NewSource(nc, jetstream.RegionStreamName("shop", "seats"), &sinks.SourceOptions{
+		Start: sinks.Start{Oldest: true}, UntilTip: true,
 	})
 	if err != nil {
 		return err

@@ -3,33 +3,19 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"os"
 
-	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 func Example() {
-	if err := example(context.Background()); err != nil {
-		fmt.Println(err)
-	}
+	natstest.Example(example)
 	// Output:
 	// 1 create public.seats {"id":1000} {"id":1000,"seat":"10E"}
 }
 
-func example(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "firehose")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(dir)
-	server, err := natsserver.Start(ctx, &natsserver.Options{Dir: dir})
-	if err != nil {
-		return err
-	}
-	defer server.Stop()
-
-	nc, err := jetstream.Connect(server.URL(), nil)
+func example(ctx context.Context, url string) error {
+	nc, err := jetstream.Connect(url, nil)
 	if err != nil {
 		return err
 	}
@@ -51,7 +37,7 @@ func example(ctx context.Context) error {
 		return err
 	}
 
-	for m, err := range jetstream.Read(ctx, nc, firehose.Stream(), nil) {
+	for m, err := range jetstream.Read(ctx, nc, firehose.Name(), nil) {
 		if err != nil {
 			return err
 		}

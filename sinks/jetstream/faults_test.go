@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -24,13 +24,18 @@ import (
 // A wire is a dialer whose connections lose acknowledgements and break on
 // demand.
 type wire struct {
-	lose atomic.Int64 // acknowledgements still to be lost
+	stream string       // whose acknowledgements get lost; "" for CDC_SHOP
+	lose   atomic.Int64 // acknowledgements still to be lost
+	away   atomic.Bool  // there is no new connection
 
 	mu   sync.Mutex
 	open net.Conn
 }
 
 func (w *wire) Dial(network, address string) (net.Conn, error) {
+	if w.away.Load() {
+		return nil, net.ErrClosed
+	}
 	conn, err := net.DialTimeout(network, address, time.Second)
 	if err != nil {
 		return nil, err
@@ -47,6 +52,11 @@ func (w *wire) cut() {
 	if w.open != nil {
 		w.open.Close()
 	}
+}
+
+func (w *wire) kill() {
+	w.away.Store(true)
+	w.cut()
 }
 
 // filtered passes on what the server says, operation by operation.
@@ -76,7 +86,7 @@ func (c *filtered) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, err
 		}
-		if bytes.HasPrefix(body, []byte(`{"stream":"CDC_SHOP","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+		if bytes.HasPrefix(body, []byte(`{"stream":"`+cmp.Or(c.wire.stream, "CDC_SHOP")+`","seq":`)) && c.wire.lose.Add(-1) >= 0 {
 			continue
 		}
 		c.left.Write(line)
@@ -129,48 +139,11 @@ func chaos(t *testing.T, nc *nats.Conn, opts *jetstream.Options, seed uint64, fa
 	verify(t, nc, batches)
 }
 
-func TestServerRestartsInMidLoad(t *testing.T) {
-	restarts := 20
-	if testing.Short() {
-		restarts = 5
-	}
-	dir := t.TempDir()
-	s := natstest.RunWith(t, &natsserver.Options{Dir: dir})
-	port := s.Port()
-	nc := connect(t, s)
-	chaos(t, nc, &jetstream.Options{MaxPending: 256}, 10, restarts, func() {
-		s.Stop()
-		next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
-		if err != nil {
-			t.Errorf("restart: %v", err)
-			return
-		}
-		s = next
-	})
-	s.Stop()
-}
-
-func TestConnectionCutInMidLoad(t *testing.T) {
-	for seed := range uint64(2) {
-		w := new(wire)
-		nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
-		chaos(t, nc, &jetstream.Options{MaxPending: 256}, 20+seed, 40, w.cut)
-	}
-}
-
 // A connection that buffers while it has no server, as it does by default.
 func TestConnectionThatBuffers(t *testing.T) {
 	w := new(wire)
 	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w), nats.ReconnectBufSize(nats.DefaultReconnectBufSize))
 	chaos(t, nc, &jetstream.Options{MaxPending: 256}, 30, 40, w.cut)
-}
-
-func TestLostAcknowledgements(t *testing.T) {
-	w := new(wire)
-	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
-	chaos(t, nc, &jetstream.Options{MaxPending: 64, AckTimeout: 100 * time.Millisecond}, 40, 15, func() {
-		w.lose.Store(1 + rand.Int64N(70))
-	})
 }
 
 // The last acknowledgements are lost, and nothing follows: only Stalled says

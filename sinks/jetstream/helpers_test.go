@@ -14,6 +14,7 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -28,7 +29,7 @@ func connect(t testing.TB, s *natsserver.Server, opts ...nats.Option) *nats.Conn
 }
 
 // open returns a firehose that is closed at the test's end.
-func open(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *jetstream.Firehose {
+func open(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *sinks.Firehose {
 	t.Helper()
 	f, err := tryOpen(t, nc, opts)
 	if err != nil {
@@ -37,7 +38,7 @@ func open(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *jetstream.Fireh
 	return f
 }
 
-func tryOpen(t testing.TB, nc *nats.Conn, opts *jetstream.Options) (*jetstream.Firehose, error) {
+func tryOpen(t testing.TB, nc *nats.Conn, opts *jetstream.Options) (*sinks.Firehose, error) {
 	t.Helper()
 	var o jetstream.Options
 	if opts != nil {
@@ -55,7 +56,7 @@ func tryOpen(t testing.TB, nc *nats.Conn, opts *jetstream.Options) (*jetstream.F
 }
 
 // feed does what a subscription does.
-func feed(ctx context.Context, f *jetstream.Firehose, batches []*listeners.Batch) error {
+func feed(ctx context.Context, f *sinks.Firehose, batches []*listeners.Batch) error {
 	for _, b := range batches {
 		select {
 		case <-f.Stalled():
@@ -71,7 +72,7 @@ func feed(ctx context.Context, f *jetstream.Firehose, batches []*listeners.Batch
 	return nil
 }
 
-func store(t testing.TB, f *jetstream.Firehose, batches []*listeners.Batch) {
+func store(t testing.TB, f *sinks.Firehose, batches []*listeners.Batch) {
 	t.Helper()
 	if err := feed(t.Context(), f, batches); err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func store(t testing.TB, f *jetstream.Firehose, batches []*listeners.Batch) {
 	}
 }
 
-func flush(t testing.TB, f *jetstream.Firehose) {
+func flush(t testing.TB, f *sinks.Firehose) {
 	t.Helper()
 	if err := f.Flush(t.Context()); err != nil {
 		t.Fatalf("Flush: %v", err)

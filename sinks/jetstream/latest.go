@@ -55,7 +55,7 @@ func LatestStream(bucket string) string { return bucketStream(bucket) }
 // that Postgres left out of an update are filled in from the entry before.
 // Tables without a key end the subscription with an error.
 //
-// What [Firehose] promises of order and completeness holds for each key. A
+// What [sinks.Firehose] promises of order and completeness holds for each key. A
 // transaction is not visible as one. A truncate and a reset are entries under
 // "-control", and what they make obsolete is purged.
 //
@@ -63,29 +63,29 @@ func LatestStream(bucket string) string { return bucketStream(bucket) }
 // firehose's Stored speaks of the source's. Who stores a reader's position takes
 // what the reader told.
 //
-// A [Source] on [LatestStream] begins with the bucket's content, and then hears
+// A [sinks.Source] on [LatestStream] begins with the bucket's content, and then hears
 // what is stored. While it is behind, it hears of several changes of a key only
 // the last, so an update may be the first that it hears of a row.
-func NewLatest(nc *nats.Conn, database, bucket string, opts *Options) (*Firehose, error) {
+func NewLatest(nc *nats.Conn, database, bucket string, opts *Options) (*sinks.Firehose, error) {
 	if bucket == "" {
 		bucket = LatestName(database)
 	}
-	return newLatest(nc, scope{source: database, bucket: bucket}, opts)
+	return newLatest(nc, scope{FirehoseScope: sinks.FirehoseScope{Source: database}, bucket: bucket}, opts)
 }
 
 // NewRegionLatest is [NewLatest] for a region. An empty bucket name means
 // [RegionLatestName].
-func NewRegionLatest(nc *nats.Conn, grid, region, bucket string, opts *Options) (*Firehose, error) {
+func NewRegionLatest(nc *nats.Conn, grid, region, bucket string, opts *Options) (*sinks.Firehose, error) {
 	if region == "" {
 		return nil, fmt.Errorf("jetstream: the region of grid %q must have a name", grid)
 	}
 	if bucket == "" {
 		bucket = RegionLatestName(grid, region)
 	}
-	return newLatest(nc, scope{source: grid, region: region, bucket: bucket}, opts)
+	return newLatest(nc, scope{FirehoseScope: sinks.FirehoseScope{Source: grid, Region: region}, bucket: bucket}, opts)
 }
 
-func newLatest(nc *nats.Conn, from scope, opts *Options) (*Firehose, error) {
+func newLatest(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, error) {
 	var o Options
 	if opts != nil {
 		o = *opts
@@ -93,20 +93,23 @@ func newLatest(nc *nats.Conn, from scope, opts *Options) (*Firehose, error) {
 	if o.Stream != "" && o.Stream != bucketStream(from.bucket) {
 		return nil, fmt.Errorf("jetstream: the stream of bucket %q is %q, not %q; leave Options.Stream empty", from.bucket, bucketStream(from.bucket), o.Stream)
 	}
-	f, err := newFirehose(nc, from, &o)
-	if err != nil {
-		return nil, err
-	}
-	f.latest = &latest{f: f}
-	return f, nil
+	return newFirehose(nc, from, &o)
 }
 
-// A latest is the part of a firehose that makes it keep the latest state of each
-// key. Its batches have twice the indexes of the source's, and one more, so that
+// A latest is a writer that keeps the latest state of each key. Its batches have twice the indexes of the source's, and one more, so that
 // an update of the key has room for the deletion of the old one before it.
 type latest struct {
-	f    *Firehose
+	*writer
 	text []byte
+}
+
+var _ sinks.FirehoseShaper = (*latest)(nil)
+
+// A shaping is one call of Shape.
+type shaping struct {
+	*latest
+	store func(context.Context, *listeners.Batch) error
+	flush func(context.Context) error
 }
 
 func doubled(p listeners.Position) listeners.Position {
@@ -118,9 +121,9 @@ func doubled(p listeners.Position) listeners.Position {
 	return p
 }
 
-// plain returns the position in the source up to which all is stored when that
+// Plain returns the position in the source up to which all is stored when that
 // in the bucket is.
-func (l *latest) plain(p listeners.Position) listeners.Position {
+func (l *latest) Plain(p listeners.Position) listeners.Position {
 	switch {
 	case p.Index == math.MaxUint32:
 	case p.Index%2 == 1:
@@ -133,9 +136,13 @@ func (l *latest) plain(p listeners.Position) listeners.Position {
 	return p
 }
 
-// onBatch stores a batch, and waits where something must be stored before what
+// Shape stores a batch, and waits where something must be stored before what
 // follows can be known.
-func (l *latest) onBatch(ctx context.Context, b *listeners.Batch) error {
+func (l *latest) Shape(ctx context.Context, b *listeners.Batch, store func(context.Context, *listeners.Batch) error, flush func(context.Context) error) error {
+	return (&shaping{latest: l, store: store, flush: flush}).batch(ctx, b)
+}
+
+func (l *shaping) batch(ctx context.Context, b *listeners.Batch) error {
 	c := *b
 	c.Events = make([]listeners.Event, 0, len(b.Events))
 	c.Position = doubled(b.Position)
@@ -154,8 +161,7 @@ func (l *latest) onBatch(ctx context.Context, b *listeners.Batch) error {
 			}
 			continue
 		case e.Key().Len() == 0:
-			l.f.dead = fmt.Errorf("jetstream: %s has no key, which entries of bucket %q need; leave it out, or give it a replica identity", e.Schema.Collection(), l.f.from.bucket)
-			return l.f.dead
+			return fmt.Errorf("jetstream: %s has no key, which entries of bucket %q need; leave it out, or give it a replica identity", e.Schema.Collection(), l.from.bucket)
 		}
 		if old, changed := e.ChangedKey(); changed {
 			gone := listeners.Event{Op: listeners.Delete, Cause: e.Cause, Schema: e.Schema, Position: e.Position, OldKey: e.OldKey, Before: e.Before}
@@ -175,10 +181,10 @@ func (l *latest) onBatch(ctx context.Context, b *listeners.Batch) error {
 		e.Before, e.OldKey = withoutBefore(&e)
 		c.Events = append(c.Events, e)
 	}
-	if err := l.f.store(ctx, &c); err != nil || b.Kind != listeners.Reset {
+	if err := l.store(ctx, &c); err != nil || b.Kind != listeners.Reset {
 		return err
 	}
-	if err := l.f.Flush(ctx); err != nil {
+	if err := l.flush(ctx); err != nil {
 		return err
 	}
 	return l.purgeReset(ctx)
@@ -193,38 +199,45 @@ func withoutBefore(e *listeners.Event) (before, oldKey listeners.Record) {
 }
 
 // part stores what there is of a batch so far, and waits until it is stored.
-func (l *latest) part(ctx context.Context, c *listeners.Batch, last bool) error {
+func (l *shaping) part(ctx context.Context, c *listeners.Batch, last bool) error {
 	if len(c.Events) == 0 {
-		return l.f.Flush(ctx)
+		return l.flush(ctx)
 	}
 	now := *c
 	now.Last = c.Last && last
 	if !last {
 		now.Position = c.Events[len(c.Events)-1].Position
 	}
-	if err := l.f.store(ctx, &now); err != nil {
+	if err := l.store(ctx, &now); err != nil {
 		return err
 	}
 	c.Events, c.First = nil, false
-	return l.f.Flush(ctx)
+	return l.flush(ctx)
 }
 
 // complete fills in the columns of an update that the source left out, from the
 // entry of a key.
-func (l *latest) complete(ctx context.Context, c *listeners.Batch, e *listeners.Event, key listeners.Key) error {
+func (l *shaping) complete(ctx context.Context, c *listeners.Batch, e *listeners.Event, key listeners.Key) error {
 	if err := l.part(ctx, c, false); err != nil {
 		return err
 	}
-	if e.Position.Compare(l.f.tail.position) <= 0 {
+	if e.Position.Compare(l.lane.Tail) <= 0 {
 		return nil // it is stored already, and so may be what came after it
 	}
 	reply, err := l.last(ctx, l.entry(e.Schema, key))
 	if err != nil || reply == nil { // then nobody knows the columns
 		return err
 	}
-	p, err := sinks.NewDecoder().Decode(reply.Header.Get(headerAddress), attributes(reply.Header), reply.Data)
+	address := reply.Header.Get(headerAddress)
+	p, err := sinks.NewDecoder().Decode(address, attributes(reply.Header), reply.Data)
+	if parked, ok := errors.AsType[*sinks.ParkedError](err); ok {
+		var body []byte
+		if body, err = unparkPatiently(ctx, l.js, parked.Ref); err == nil {
+			p, err = sinks.NewDecoder().Decode(address, attributes(reply.Header), body)
+		}
+	}
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", l.f.opts.Stream, err)
+		return fmt.Errorf("stream %s: %w", l.opts.Stream, err)
 	}
 	e.After = sinks.Fill(e.After, p.Event.After)
 	return nil
@@ -240,7 +253,7 @@ func quote(s string) string {
 
 // prefix returns the subject's tokens of a collection's entries.
 func (l *latest) prefix(s *listeners.Schema) string {
-	p := bucketAddress(l.f.from.bucket) + "."
+	p := bucketAddress(l.from.bucket) + "."
 	if s.Namespace != "" {
 		p += sinks.EscapeToken(s.Namespace) + "."
 	}
@@ -257,14 +270,15 @@ func (l *latest) entry(s *listeners.Schema, key listeners.Key) string {
 }
 
 func (l *latest) marker(s *listeners.Schema) string {
-	return bucketAddress(l.f.from.bucket) + bucketTruncate + sinks.EscapeToken(s.Collection())
+	return bucketAddress(l.from.bucket) + bucketTruncate + sinks.EscapeToken(s.Collection())
 }
 
 // address turns a firehose's message into an entry.
-func (l *latest) address(m *nats.Msg, b *listeners.Batch, i int, frame *sinks.Frame) {
-	m.Header.Set(headerAddress, frame.Address)
+func (l *latest) address(m *nats.Msg, of *sinks.FirehoseMessage) {
+	b, i := of.Batch, of.Index
+	m.Header.Set(headerAddress, of.Frame.Address)
 	m.Header.Del(headerKV)
-	bucket := bucketAddress(l.f.from.bucket)
+	bucket := bucketAddress(l.from.bucket)
 	switch {
 	case b.Kind == listeners.Reset:
 		m.Subject = bucket + bucketReset
@@ -299,7 +313,7 @@ func (l *latest) purge(ctx context.Context, marker, filter string) error {
 		opts = append(opts, natsjs.WithPurgeSubject(filter))
 	}
 	return l.persist(ctx, func(ctx context.Context) error {
-		s, err := l.f.js.Stream(ctx, l.f.opts.Stream)
+		s, err := l.js.Stream(ctx, l.opts.Stream)
 		if err != nil {
 			return err
 		}
@@ -309,14 +323,14 @@ func (l *latest) purge(ctx context.Context, marker, filter string) error {
 
 // persist asks again while the server is away.
 func (l *latest) persist(ctx context.Context, ask func(context.Context) error) error {
-	c := &cursor{nc: l.f.nc, js: l.f.js, stream: l.f.opts.Stream, log: l.f.opts.Logger, created: time.Now()}
+	c := &cursor{nc: l.nc, js: l.js, stream: l.opts.Stream, log: l.opts.Logger, created: time.Now()}
 	return c.persist(ctx, ask)
 }
 
 // last returns the last message of a subject, nil if there is none.
 func (l *latest) last(ctx context.Context, subject string) (m *natsjs.RawStreamMsg, err error) {
 	err = l.persist(ctx, func(ctx context.Context) error {
-		m, err = l.f.ask(ctx, `{"last_by_subj":`+quote(subject)+`}`)
+		m, err = l.ask(ctx, `{"last_by_subj":`+quote(subject)+`}`)
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
 			m, err = nil, nil
 		}
@@ -328,14 +342,14 @@ func (l *latest) last(ctx context.Context, subject string) (m *natsjs.RawStreamM
 // purgeReset removes what the last reset made obsolete: the snapshot that
 // follows it holds all there is.
 func (l *latest) purgeReset(ctx context.Context) error {
-	marker := bucketAddress(l.f.from.bucket) + bucketReset
+	marker := bucketAddress(l.from.bucket) + bucketReset
 	m, err := l.last(ctx, marker)
 	if err != nil || m == nil { // then the bucket was empty
 		return err
 	}
 	reset, err := sinks.Decode(attributes(m.Header), m.Data)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", l.f.opts.Stream, err)
+		return fmt.Errorf("stream %s: %w", l.opts.Stream, err)
 	}
 	if reset.Collections == nil {
 		return l.purge(ctx, marker, "")
@@ -351,22 +365,22 @@ func (l *latest) purgeReset(ctx context.Context) error {
 // entries returns the subjects of the entries of a collection.
 func (l *latest) entries(collection string) string {
 	tokens := sinks.EscapeToken(collection)
-	if namespace, name, ok := strings.Cut(collection, "."); ok && l.f.from.region == "" {
+	if namespace, name, ok := strings.Cut(collection, "."); ok && l.from.Region == "" {
 		tokens = sinks.EscapeToken(namespace) + "." + sinks.EscapeToken(name)
 	}
-	return bucketAddress(l.f.from.bucket) + "." + tokens + ".>"
+	return bucketAddress(l.from.bucket) + "." + tokens + ".>"
 }
 
 // sweep does what a predecessor may have died before.
 func (l *latest) sweep(ctx context.Context) error {
-	s, err := l.f.js.Stream(ctx, l.f.opts.Stream)
+	s, err := l.js.Stream(ctx, l.opts.Stream)
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", l.f.opts.Stream, err)
+		return fmt.Errorf("stream %s: %w", l.opts.Stream, err)
 	}
-	bucket := bucketAddress(l.f.from.bucket)
+	bucket := bucketAddress(l.from.bucket)
 	info, err := s.Info(ctx, natsjs.WithSubjectFilter(bucket+bucketTruncate+">"))
 	if err != nil {
-		return fmt.Errorf("stream %s: %w", l.f.opts.Stream, err)
+		return fmt.Errorf("stream %s: %w", l.opts.Stream, err)
 	}
 	for marker := range info.State.Subjects {
 		collection, err := sinks.UnescapeToken(strings.TrimPrefix(marker, bucket+bucketTruncate))

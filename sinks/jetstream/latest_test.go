@@ -16,6 +16,7 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -85,7 +86,7 @@ func TestMirrorsOfABucketEqualTheRegionAfterRandomHistories(t *testing.T) {
 	}
 }
 
-func openLatest(t testing.TB, nc *nats.Conn) *jetstream.Firehose {
+func openLatest(t testing.TB, nc *nats.Conn) *sinks.Firehose {
 	t.Helper()
 	f, err := jetstream.NewLatest(nc, "shop", "", nil)
 	if err != nil {
@@ -256,9 +257,9 @@ func TestBucketErrors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if err := f.Open(t.Context()); !errors.As(err, &wrong) {
-		t.Errorf("Open of a bucket with a history = %v, want a StreamError", err)
+		t.Errorf("Open of a bucket with a history = %v, want a PlaceError", err)
 	}
 	// One that somebody made with the usual means will do.
 	if _, err := js.CreateKeyValue(t.Context(), natsjs.KeyValueConfig{Bucket: "FLAT"}); err != nil {

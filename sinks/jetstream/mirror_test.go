@@ -13,12 +13,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -80,7 +82,7 @@ func publish(t testing.TB, nc *nats.Conn, r *tickets, opts *jetstream.Options) (
 	return publishWith(t, f, r)
 }
 
-func publishWith(t testing.TB, f *jetstream.Firehose, r *tickets) (stop func()) {
+func publishWith(t testing.TB, f *sinks.Firehose, r *tickets) (stop func()) {
 	t.Helper()
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)
@@ -125,12 +127,12 @@ func regionStored(t testing.TB, nc *nats.Conn, r *tickets) {
 }
 
 // mirror follows the stream of tickets with a connection of its own.
-func mirror(t testing.TB, nc *nats.Conn, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
+func mirror(t testing.TB, nc *nats.Conn, opts *sinks.SourceOptions) (*tickets, *sinks.Source) {
 	t.Helper()
 	return mirrorOf(t, nc, "GRID_TRAINS_TICKETS", opts)
 }
 
-func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *jetstream.SourceOptions) (*tickets, *jetstream.Source) {
+func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*tickets, *sinks.Source) {
 	t.Helper()
 	s, err := jetstream.NewSource(nc, stream, opts)
 	if err != nil {
@@ -277,7 +279,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		}
 		stop := publish(t, connect(t, server), region, nil)
 		if generation == 0 {
-			var s *jetstream.Source
+			var s *sinks.Source
 			m, s = mirror(t, connect(t, server), nil)
 			start(t, s)
 			ready(t, m)
@@ -291,7 +293,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		}
 		equal(t, "the mirror", m, region)
 		if generation == 1 {
-			var s *jetstream.Source
+			var s *sinks.Source
 			late, s = mirror(t, connect(t, server), nil)
 			start(t, s)
 			ready(t, late)
@@ -441,7 +443,7 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 	if err := stream.Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	var gone *jetstream.HistoryError
+	var gone *sinks.HistoryError
 
 	m, s := mirror(t, connect(t, server), nil)
 	end := start(t, s)
@@ -452,8 +454,59 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 		t.Errorf("Run with a mirror that failed = %v, want a HistoryError", err)
 	}
 
-	_, s = mirror(t, connect(t, server), &jetstream.SourceOptions{Start: jetstream.Start{Sequence: 3}})
+	_, s = mirror(t, connect(t, server), &sinks.SourceOptions{Start: sinks.Start{Sequence: 3}})
 	if err := s.Run(t.Context()); !errors.As(err, &gone) {
 		t.Errorf("Run from a sequence that is gone = %v, want a HistoryError", err)
+	}
+}
+
+// A mirror that followed a stream, whose history is then gone for good, keeps
+// what it holds and says why it stopped.
+func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
+	server := natstest.Run(t)
+	g, region := process(t)
+	stop := publish(t, connect(t, server), region, nil)
+	r := random(t, 63)
+	for range 20 {
+		change(t, g, region, r)
+	}
+	if _, err := region.Put(t.Context(), place{Car: 9}, ticket{}); err != nil {
+		t.Fatal(err)
+	}
+	m, s := mirror(t, connect(t, server), nil)
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(t.Context()) }()
+	ready(t, m)
+	equal(t, "the mirror", m, region)
+	held := rows(m)
+	stop()
+	js := natstest.JetStream(t, server)
+	if err := js.DeleteStream(t.Context(), "GRID_TRAINS_TICKETS"); err != nil {
+		t.Fatal(err)
+	}
+	// Another stream, which begins in the midst of something.
+	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "GRID_TRAINS_TICKETS", Subjects: []string{"grid.trains.tickets.>"}, MaxMsgs: 1}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if _, err := js.Publish(t.Context(), "grid.trains.tickets.other", nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var gone *sinks.HistoryError
+	select {
+	case err := <-ended:
+		if !errors.As(err, &gone) {
+			t.Errorf("Run = %v, want a HistoryError", err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("Run goes on")
+	}
+	<-m.Done()
+	if err := m.Err(); !errors.As(err, &gone) {
+		t.Errorf("the mirror's Err() = %v, want a HistoryError", err)
+	}
+	if diff := cmp.Diff(held, rows(m)); diff != "" {
+		t.Errorf("what the mirror holds has changed (-before +after):\n%s", diff)
 	}
 }

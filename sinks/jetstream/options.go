@@ -5,6 +5,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
 	"github.com/rowcall/rowcall/sinks"
 )
 
@@ -35,10 +38,25 @@ type Options struct {
 	// stream at the server's default. It costs memory and adds nothing to what
 	// is promised. Default: a short id, of no use to others.
 	MsgID bool
-	// MaxAge and MaxBytes limit what a stream keeps when it is created. An
-	// existing stream's limits are left alone. Default: no limit.
+	// MaxAge, MaxBytes and MaxMsgs limit what a stream keeps when it is
+	// created; the oldest goes first. An existing stream's limits are left
+	// alone. Default: no limit.
 	MaxAge   time.Duration
 	MaxBytes int64
+	MaxMsgs  int64
+	// Compression has the server compress what it stores, when the stream is
+	// created (S2; server 2.10). Default: none.
+	Compression bool
+	// Cluster and Tags say on which servers the stream is to be when it is
+	// created. Default: the server chooses.
+	Cluster string
+	Tags    []string
+	// Domain is the JetStream domain, and APIPrefix the prefix of JetStream's
+	// API, such as "JS.accounting.API", of streams that are in another account
+	// or behind a leaf node. At most one is set. What the firehose publishes
+	// has to get there under its own subjects. Default: those of the connection's account.
+	Domain    string
+	APIPrefix string
 	// MaxPending and MaxPendingBytes bound the messages that are sent and not
 	// acknowledged, in number and in bytes. A single larger message is sent
 	// alone. Defaults [DefaultMaxPending] and [DefaultMaxPendingBytes].
@@ -48,6 +66,11 @@ type Options struct {
 	// before the firehose asks what is stored and sends the rest again.
 	// Default [DefaultAckTimeout].
 	AckTimeout time.Duration
+	// TooLarge is what becomes of a message that is larger than the server or
+	// the stream allows. With [sinks.TooLargePark] its body is stored in the object
+	// store [ParkedName], and the message says where. Default: the firehose ends
+	// with a [sinks.TooLargeError].
+	TooLarge sinks.TooLargePolicy
 	// Logger gets a line when publishing is interrupted and when it goes on.
 	// Default: none.
 	Logger *slog.Logger
@@ -102,8 +125,32 @@ func (o *Options) validate() []string {
 	if o.MaxPending < 1 || o.MaxPendingBytes < 1 {
 		faults = append(faults, "MaxPending and MaxPendingBytes must not be negative")
 	}
-	if o.AckTimeout < 0 || o.MaxAge < 0 || o.MaxBytes < 0 {
-		faults = append(faults, "AckTimeout, MaxAge and MaxBytes must not be negative")
+	if o.AckTimeout < 0 || o.MaxAge < 0 || o.MaxBytes < 0 || o.MaxMsgs < 0 {
+		faults = append(faults, "AckTimeout, MaxAge, MaxBytes and MaxMsgs must not be negative")
+	}
+	if o.Domain != "" && o.APIPrefix != "" {
+		faults = append(faults, "Domain and APIPrefix are two ways to say one thing: set one")
+	}
+	if strings.ContainsAny(o.Domain, " .*>\t\r\n") || strings.ContainsAny(o.APIPrefix, " *>\t\r\n") {
+		faults = append(faults, "Domain must not contain spaces, dots or wildcards, and APIPrefix no spaces or wildcards")
 	}
 	return faults
+}
+
+// api returns what the subjects of JetStream's API begin with.
+func (o *Options) api() string {
+	switch {
+	case o.Domain != "":
+		return "$JS." + o.Domain + ".API."
+	case o.APIPrefix != "":
+		return strings.TrimSuffix(o.APIPrefix, ".") + "."
+	}
+	return "$JS.API."
+}
+
+func (o *Options) open(nc *nats.Conn) (natsjs.JetStream, error) {
+	if o.Domain == "" && o.APIPrefix == "" {
+		return natsjs.New(nc)
+	}
+	return natsjs.NewWithAPIPrefix(nc, strings.TrimSuffix(o.api(), "."))
 }

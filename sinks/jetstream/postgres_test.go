@@ -18,6 +18,7 @@ import (
 	"github.com/rowcall/rowcall/internal/pgtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -119,7 +120,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	wait(own)
 
 	stream := jetstream.StreamName(source.Database())
-	reader, err := jetstream.NewSource(connect(t, server), stream, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	reader, err := jetstream.NewSource(connect(t, server), stream, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,122 +9,42 @@ import (
 
 	"github.com/nats-io/nats.go"
 
-	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// pump sends every message that was not sent, and recovers from faults.
-func (f *Firehose) pump(ctx context.Context) error {
-	for {
-		e, seq, ok := f.w.next()
-		if !ok {
-			return nil
-		}
-		fault, err := f.send(ctx, &e, seq)
-		if err == nil && fault {
-			err = f.resync(ctx)
-		}
-		if err != nil {
-			return err
-		}
+// Send publishes a message. What the connection says of it later, the flight
+// knows.
+func (w *writer) Send(_ context.Context, m *sinks.FirehoseMessage) error {
+	msg := w.out.message(m.Frame)
+	if w.latest != nil {
+		w.latest.address(msg, m)
 	}
-}
-
-// send publishes the rest of an entry, from the message with a sequence on. It
-// returns true when a fault ended the attempt; an error is final, unless ctx
-// ended.
-func (f *Firehose) send(ctx context.Context, e *entry, seq uint64) (fault bool, err error) {
-	for ; seq <= e.last(); seq++ {
-		i := e.start + int(seq-e.first)
-		if !marker(e.batch) {
-			if err := f.ownEvent(&e.batch.Events[i]); err != nil {
-				f.dead = err
-				return false, err
-			}
-		}
-		frame := f.encoder.Encode(e.batch, i)
-		m := f.out.message(frame)
-		if f.latest != nil {
-			f.latest.address(m, e.batch, i, frame)
-		}
-		size := len(m.Data) + len(frame.ID) + 2*len(frame.Subject) + headerEstimate
-		for {
-			reply, admission := f.w.admit(size, f.opts.MaxPendingBytes)
-			if admission == over {
-				return true, nil
-			}
-			if admission == granted {
-				f.out.link(reply, frame.ID, seq)
-				break
-			}
-			select {
-			case <-f.w.wake:
-			case <-ctx.Done():
-				return false, f.interrupted(ctx)
-			}
-		}
-		if err := f.nc.PublishMsg(m); err != nil {
-			if err := f.refused(err, e.batch, i, m); err != nil {
-				f.dead = err
-				return false, err
-			}
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// headerEstimate is about what the headers take apart from key and id.
-const headerEstimate = 400
-
-func (f *Firehose) ownEvent(e *listeners.Event) error {
-	if e.Schema == f.out.schema {
-		return nil
-	}
-	if f.from.region != "" {
-		if e.Schema.Namespace != "" || e.Schema.Name != f.from.region {
-			return fmt.Errorf("jetstream: %s of %s does not belong into the firehose of %s", e.Schema.Collection(), e.Schema.Source, f.from)
-		}
-	} else if e.Schema.Namespace == "" {
-		return fmt.Errorf("jetstream: region %s of %s does not belong into the firehose of a database", e.Schema.Name, e.Schema.Source)
-	}
-	if err := f.ours(e.Schema.Source, "table "+e.Schema.Collection()); err != nil {
-		return err
-	}
-	f.out.schema = e.Schema
-	return nil
-}
-
-// refused handles an error of the client library. It returns the final ones.
-func (f *Firehose) refused(err error, b *listeners.Batch, i int, m *nats.Msg) error {
+	reply, seq := w.flight.next(m.Position)
+	w.out.link(reply, m.Frame.ID, seq)
+	err := w.nc.PublishMsg(msg)
 	switch {
+	case err == nil:
+		return nil
 	case errors.Is(err, nats.ErrMaxPayload):
-		f.w.withdraw()
-		return f.tooLarge(b, i, int64(m.Size()-len(m.Subject)-len(m.Reply)), f.nc.MaxPayload(),
-			"raise max_payload of the NATS server, or leave the large column out of the publication")
+		w.flight.withdraw()
+		w.out.unlink()
+		return &sinks.TooLargeError{
+			Place: place(w.opts.Stream), Size: int64(msg.Size() - len(msg.Subject) - len(msg.Reply)), Limit: w.nc.MaxPayload(),
+			Remedy: "raise max_payload of the NATS server, or leave the large column out of the publication",
+		}
 	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining),
 		errors.Is(err, nats.ErrHeadersNotSupported), errors.Is(err, nats.ErrBadSubject):
-		f.w.withdraw()
-		return fmt.Errorf("stream %s: publish to %s: %w", f.opts.Stream, m.Subject, err)
+		w.flight.withdraw()
+		return sinks.Permanent(fmt.Errorf("stream %s: publish to %s: %w", w.opts.Stream, msg.Subject, err))
 	}
-	f.w.interrupt(err) // it may have been sent in part, so it counts as sent
+	w.flight.interrupt(err) // it may have been sent in part, so it counts as sent
 	return nil
-}
-
-func (f *Firehose) tooLarge(b *listeners.Batch, i int, size, limit int64, remedy string) error {
-	e := &TooLargeError{Position: b.Position, Size: size, Limit: limit, Remedy: remedy}
-	if !marker(b) {
-		event := &b.Events[i]
-		e.Collection, e.Key, e.Op, e.Position = event.Schema.Collection(), event.Key().String(), event.Op, event.Position
-	}
-	return e
 }
 
 // An outgoing is the one message that all are sent with: the client library
 // encodes it before it returns.
 type outgoing struct {
-	msg    nats.Msg
-	schema *listeners.Schema // the last one found to be the database's
+	msg nats.Msg
 
 	stream      string
 	cleanSource bool // needs no percent-encoding
@@ -132,11 +52,12 @@ type outgoing struct {
 	chained     bool // messages name the id of their predecessor
 
 	lastID string // of the attempt's last message
+	before string // lastID before the last link
 	text   []byte // text[:tag] begins the ids of this attempt
 	tag    int
 
-	expectedStream, expectedSeq, expectedID, msgID                          header
-	id, source, typ, subject, partition, time, sequence, txid, txend, cause header
+	expectedStream, expectedSeq, expectedID, msgID                                   header
+	id, source, typ, subject, partition, time, sequence, txid, txend, cause, dataRef header
 }
 
 // A header is one key of the message's map. Its slice is changed in place.
@@ -163,7 +84,7 @@ func (h *header) set(in nats.Header, value string) {
 
 func newOutgoing(from scope, opts *Options) *outgoing {
 	h := func(name string) header { return header{name: name, value: make([]string, 1)} }
-	source := from.attribute()
+	source := from.Attribute()
 	o := &outgoing{
 		stream:         opts.Stream,
 		cleanSource:    sinks.EscapeHeader(source) == source,
@@ -182,6 +103,7 @@ func newOutgoing(from scope, opts *Options) *outgoing {
 		txid:           h(attributePrefix + "txid"),
 		txend:          h(attributePrefix + "txend"),
 		cause:          h(attributePrefix + "cause"),
+		dataRef:        h(attributePrefix + "dataref"),
 	}
 	o.msg.Header = nats.Header{
 		attributePrefix + "specversion":     {sinks.SpecVersion},
@@ -213,6 +135,7 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 	}
 	o.txend.set(h, txend)
 	o.cause.set(h, f.Cause)
+	o.dataRef.set(h, f.DataRef)
 	o.msg.Subject, o.msg.Data = f.Address, f.Body
 	return &o.msg
 }
@@ -227,7 +150,7 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 //
 // On a stream with replicas they name sequences all the same: there, servers up
 // to 2.15 compare ids only when the message is replicated already, and stop the
-// stream for good when they differ. See window.strays for what is done instead.
+// stream for good when they differ. See flight.strays for what is done instead.
 func (o *outgoing) link(reply, eventID string, seq uint64) {
 	h := o.msg.Header
 	first := o.msg.Reply != reply
@@ -254,7 +177,15 @@ func (o *outgoing) link(reply, eventID string, seq uint64) {
 	o.expectedSeq.set(h, expected)
 	o.expectedID.set(h, o.lastID)
 	o.msgID.set(h, id)
+	o.before = o.lastID
 	if o.chained {
 		o.lastID = id
+	}
+}
+
+// unlink takes back the last link, of a message that was never sent.
+func (o *outgoing) unlink() {
+	if o.lastID = o.before; o.lastID == "" {
+		o.msg.Reply = "" // the next one is the first of the attempt
 	}
 }

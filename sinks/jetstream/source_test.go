@@ -16,11 +16,12 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 // source returns a source that is not running.
-func source(t testing.TB, nc *nats.Conn, opts *jetstream.SourceOptions) *jetstream.Source {
+func source(t testing.TB, nc *nats.Conn, opts *sinks.SourceOptions) *sinks.Source {
 	t.Helper()
 	s, err := jetstream.NewSource(nc, "CDC_SHOP", opts)
 	if err != nil {
@@ -29,7 +30,7 @@ func source(t testing.TB, nc *nats.Conn, opts *jetstream.SourceOptions) *jetstre
 	return s
 }
 
-func subscribe(t testing.TB, s *jetstream.Source, l listeners.Listener, opts *listeners.SubscribeOptions) *listeners.Subscription {
+func subscribe(t testing.TB, s *sinks.Source, l listeners.Listener, opts *listeners.SubscribeOptions) *listeners.Subscription {
 	t.Helper()
 	sub, err := s.Subscribe("test", l, opts)
 	if err != nil {
@@ -40,7 +41,7 @@ func subscribe(t testing.TB, s *jetstream.Source, l listeners.Listener, opts *li
 
 // start runs a source until the test ends, or the returned function is called,
 // which returns what Run did.
-func start(t testing.TB, s *jetstream.Source) func() error {
+func start(t testing.TB, s *sinks.Source) func() error {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
@@ -118,7 +119,7 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	want = append(want, &listeners.Batch{Kind: listeners.Live, Tx: last.Tx, Position: last.Position, First: true, Last: true})
 
 	r := new(listenertest.Recorder)
-	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
 	subscribe(t, s, r, nil)
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)
@@ -150,27 +151,27 @@ func TestSourceStarts(t *testing.T) {
 	all := events(recorded(batches...))
 
 	for name, tc := range map[string]struct {
-		start jetstream.Start
+		start sinks.Start
 		want  []string
 		part  bool // the first batch is no First
 	}{
-		"oldest":                 {jetstream.Start{Oldest: true}, all, false},
-		"now":                    {jetstream.Start{}, nil, false},
-		"sequence":               {jetstream.Start{Sequence: 4}, all[3:], false},
-		"within a transaction":   {jetstream.Start{Sequence: 5}, all[4:], true},
-		"sequence to come":       {jetstream.Start{Sequence: 100}, nil, false},
-		"time":                   {jetstream.Start{Time: later}, all[6:], false},
-		"time to come":           {jetstream.Start{Time: later.Add(time.Hour)}, nil, false},
-		"after a position":       {jetstream.Start{After: at(2, 2)}, all[6:], false},
-		"after one within":       {jetstream.Start{After: at(2, 0)}, all[4:], true},
-		"after one in between":   {jetstream.Start{After: at(3, 7)}, all[6:], false},
-		"after the last":         {jetstream.Start{After: at(6, 3)}, nil, false},
-		"position before time":   {jetstream.Start{After: at(2, 2), Oldest: true}, all[6:], false},
-		"sequence before oldest": {jetstream.Start{Sequence: 4, Oldest: true}, all[3:], false},
+		"oldest":                 {sinks.Start{Oldest: true}, all, false},
+		"now":                    {sinks.Start{}, nil, false},
+		"sequence":               {sinks.Start{Sequence: 4}, all[3:], false},
+		"within a transaction":   {sinks.Start{Sequence: 5}, all[4:], true},
+		"sequence to come":       {sinks.Start{Sequence: 100}, nil, false},
+		"time":                   {sinks.Start{Time: later}, all[6:], false},
+		"time to come":           {sinks.Start{Time: later.Add(time.Hour)}, nil, false},
+		"after a position":       {sinks.Start{After: at(2, 2)}, all[6:], false},
+		"after one within":       {sinks.Start{After: at(2, 0)}, all[4:], true},
+		"after one in between":   {sinks.Start{After: at(3, 7)}, all[6:], false},
+		"after the last":         {sinks.Start{After: at(6, 3)}, nil, false},
+		"position before time":   {sinks.Start{After: at(2, 2), Oldest: true}, all[6:], false},
+		"sequence before oldest": {sinks.Start{Sequence: 4, Oldest: true}, all[3:], false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := new(listenertest.Recorder)
-			s := source(t, nc, &jetstream.SourceOptions{Start: tc.start, UntilTip: true})
+			s := source(t, nc, &sinks.SourceOptions{Start: tc.start, UntilTip: true})
 			subscribe(t, s, r, nil)
 			if err := s.Run(t.Context()); err != nil {
 				t.Fatalf("Run: %v", err)
@@ -188,7 +189,7 @@ func TestSourceStarts(t *testing.T) {
 					lives++
 				}
 			}
-			if want := 1; tc.start == (jetstream.Start{}) && lives != 0 || tc.start != (jetstream.Start{}) && lives != want {
+			if want := 1; tc.start == (sinks.Start{}) && lives != 0 || tc.start != (sinks.Start{}) && lives != want {
 				t.Errorf("Live came %d times from %+v", lives, tc.start)
 			}
 		})
@@ -201,7 +202,7 @@ func TestSourceWaitsForTheEndOfATransaction(t *testing.T) {
 	f := open(t, nc, nil)
 	halves := parts(transaction(1, 6), 4)
 	r := new(listenertest.Recorder)
-	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	store(t, f, halves[:1])
 	subscribe(t, s, r, nil)
 	start(t, s)
@@ -228,7 +229,7 @@ func TestSourceCutsALargeTransaction(t *testing.T) {
 	b := transaction(1, 1000)
 	store(t, f, []*listeners.Batch{b, transaction(2, 1)})
 	r := new(listenertest.Recorder)
-	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true, MaxTxBytes: 50_000})
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true, MaxTxBytes: 50_000})
 	subscribe(t, s, r, nil)
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)
@@ -253,8 +254,8 @@ func TestSourceLimitsCollections(t *testing.T) {
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 2)})
 	for _, collection := range []string{"public.seats", "public.trains"} {
 		r := new(listenertest.Recorder)
-		s := source(t, nc, &jetstream.SourceOptions{
-			Start: jetstream.Start{Oldest: true}, UntilTip: true, Collections: []string{collection},
+		s := source(t, nc, &sinks.SourceOptions{
+			Start: sinks.Start{Oldest: true}, UntilTip: true, Collections: []string{collection},
 		})
 		subscribe(t, s, r, nil)
 		if err := s.Run(t.Context()); err != nil {
@@ -278,7 +279,7 @@ func TestSourceAndMessagesThatItCannotRead(t *testing.T) {
 	}
 	run := func() ([]listenertest.Batch, error) {
 		r := new(listenertest.Recorder)
-		s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+		s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
 		subscribe(t, s, r, nil)
 		err := s.Run(t.Context())
 		return r.Batches(), err
@@ -377,13 +378,13 @@ func TestSourceResetsWhenHistoryIsGone(t *testing.T) {
 	if err := stream.Purge(t.Context(), natsjs.WithPurgeSequence(4)); err != nil { // up to the reset
 		t.Fatal(err)
 	}
-	for name, begin := range map[string]jetstream.Start{
+	for name, begin := range map[string]sinks.Start{
 		"sequence": {Sequence: 2},
 		"position": {After: at(1, 0)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := new(listenertest.Recorder)
-			s := source(t, nc, &jetstream.SourceOptions{Start: begin, UntilTip: true})
+			s := source(t, nc, &sinks.SourceOptions{Start: begin, UntilTip: true})
 			subscribe(t, s, r, nil)
 			if err := s.Run(t.Context()); err != nil {
 				t.Fatalf("Run: %v", err)
@@ -403,7 +404,7 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 	f := open(t, nc, nil)
 	store(t, f, []*listeners.Batch{transaction(1, 5)})
 	r := new(listenertest.Recorder)
-	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	subscribe(t, s, r, nil)
 	start(t, s)
 	if _, err := r.Wait(t.Context(), func(b []listenertest.Batch) bool { return len(b) == 2 }); err != nil {
@@ -432,15 +433,15 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 
 func TestSourceErrors(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
-	if _, err := jetstream.NewSource(nil, "a.b", &jetstream.SourceOptions{MaxBytes: -1}); err == nil ||
+	if _, err := jetstream.NewSource(nil, "a.b", &sinks.SourceOptions{MaxBytes: -1}); err == nil ||
 		!strings.Contains(err.Error(), "connection") || !strings.Contains(err.Error(), "name") || !strings.Contains(err.Error(), "MaxBytes") {
 		t.Errorf("NewSource = %v, want an error that names all three faults", err)
 	}
 	s := source(t, nc, nil)
 	subscribe(t, s, new(listenertest.Recorder), nil)
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if err := s.Run(t.Context()); !errors.As(err, &wrong) {
-		t.Errorf("Run without a stream = %v, want a StreamError", err)
+		t.Errorf("Run without a stream = %v, want a PlaceError", err)
 	}
 	if err := s.Run(t.Context()); err == nil {
 		t.Error("a second Run = nil, want an error")
@@ -450,7 +451,7 @@ func TestSourceErrors(t *testing.T) {
 	}
 
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 1)})
-	s = source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, UntilTip: true})
+	s = source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
 	fails := errors.New("no paper")
 	subscribe(t, s, &listenertest.Recorder{Err: func(*listeners.Batch) error { return fails }}, nil)
 	r := new(listenertest.Recorder)
@@ -467,8 +468,8 @@ func TestSourceErrors(t *testing.T) {
 func TestSourceLag(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
-	s := source(t, nc, &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}, MaxBytes: 1})
-	if lag, err := s.Lag(t.Context()); err != nil || lag != (jetstream.SourceLag{}) {
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: 1})
+	if lag, err := s.Lag(t.Context()); err != nil || lag != (sinks.SourceLag{}) {
 		t.Errorf("Lag before Run = %+v, %v, want none", lag, err)
 	}
 	store(t, f, []*listeners.Batch{transaction(1, 1), transaction(2, 1), transaction(3, 10)})
@@ -482,7 +483,7 @@ func TestSourceLag(t *testing.T) {
 	sub.Resume()
 	eventually(t, "no lag", func() bool {
 		lag, err := s.Lag(t.Context())
-		return err == nil && lag == (jetstream.SourceLag{})
+		return err == nil && lag == (sinks.SourceLag{})
 	})
 }
 
@@ -504,7 +505,7 @@ func TestSourceAddsUpFromTheLastFullReset(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := new(listenertest.Recorder)
-	s := source(t, nc, &jetstream.SourceOptions{UntilTip: true})
+	s := source(t, nc, &sinks.SourceOptions{UntilTip: true})
 	subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)

@@ -9,6 +9,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // smallestDuplicates is the least duplicate window that the server accepts. It
@@ -29,44 +31,53 @@ const (
 )
 
 // ensureStream creates the stream, or checks the one that exists.
-func (f *Firehose) ensureStream(ctx context.Context) error {
-	_, err := f.js.Stream(ctx, f.opts.Stream)
+func (w *writer) ensureStream(ctx context.Context) error {
+	_, err := w.js.Stream(ctx, w.opts.Stream)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
-		_, err = f.js.CreateStream(ctx, f.streamConfig())
+		_, err = w.js.CreateStream(ctx, w.streamConfig())
 		if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
 			err = nil // somebody else was faster; the tail's reader checks it
 		}
 	}
-	return f.explain(ctx, err)
+	return w.explain(ctx, err)
 }
 
-func (f *Firehose) streamConfig() natsjs.StreamConfig {
+func (w *writer) streamConfig() natsjs.StreamConfig {
 	c := natsjs.StreamConfig{
-		Name:        f.opts.Stream,
-		Subjects:    []string{f.subjects()},
+		Name:        w.opts.Stream,
+		Subjects:    []string{w.subjects()},
 		Retention:   natsjs.LimitsPolicy,
 		Storage:     natsjs.FileStorage,
-		Replicas:    f.opts.Replicas,
-		MaxAge:      f.opts.MaxAge,
-		MaxBytes:    f.opts.MaxBytes,
+		Replicas:    w.opts.Replicas,
+		MaxAge:      w.opts.MaxAge,
+		MaxBytes:    w.opts.MaxBytes,
+		MaxMsgs:     w.opts.MaxMsgs,
 		AllowDirect: true,
 		Duplicates:  smallestDuplicates,
 	}
-	if f.opts.MsgID {
+	if w.opts.Compression {
+		c.Compression = natsjs.S2Compression
+	}
+	if w.opts.Cluster != "" || len(w.opts.Tags) > 0 {
+		c.Placement = &natsjs.Placement{Cluster: w.opts.Cluster, Tags: w.opts.Tags}
+	}
+	if w.opts.MsgID {
 		c.Duplicates = 0 // the server's default
 	}
-	if f.latest != nil {
-		f.latest.configure(&c)
+	if w.latest != nil {
+		w.latest.configure(&c)
 	}
 	return c
 }
 
-func (f *Firehose) subjects() string { return f.from.address() + ".>" }
+func (w *writer) subjects() string { return w.from.address() + ".>" }
 
 // explain turns what the server says about a stream into words and a remedy.
 // Faults that may pass stay as they are.
-func (f *Firehose) explain(ctx context.Context, err error) error {
-	fail := func(reason string) error { return &StreamError{Stream: f.opts.Stream, Reason: reason, Err: err} }
+func (w *writer) explain(ctx context.Context, err error) error {
+	fail := func(reason string) error {
+		return &sinks.PlaceError{Place: place(w.opts.Stream), Reason: reason, Err: err}
+	}
 	var api *natsjs.APIError
 	switch {
 	case err == nil:
@@ -76,22 +87,22 @@ func (f *Firehose) explain(ctx context.Context, err error) error {
 	case errors.Is(err, natsjs.ErrJetStreamNotEnabledForAccount):
 		return fail("JetStream is not enabled for this account; enable it there, or use another user")
 	case errors.Is(err, nats.ErrPermissionViolation):
-		return fail("this user may not manage streams; allow it to publish to $JS.API.>")
+		return fail("this user may not manage streams; allow it to publish to " + w.opts.api() + ">")
 	case errors.As(err, &api) && api.ErrorCode == codeSubjectOverlap:
-		owner, lookup := f.js.StreamNameBySubject(ctx, f.from.resetAddress())
+		owner, lookup := w.js.StreamNameBySubject(ctx, w.from.resetAddress())
 		if lookup != nil {
 			owner = "another stream"
 		}
-		return fail(fmt.Sprintf("its subjects %s belong to %s already; set the name of the stream to that, or take the subjects from it", f.subjects(), owner))
+		return fail(fmt.Sprintf("its subjects %s belong to %s already; set the name of the stream to that, or take the subjects from it", w.subjects(), owner))
 	case errors.As(err, &api) && api.ErrorCode == codeReplicasRefused:
-		return fail(fmt.Sprintf("%d replicas need a cluster; set the replicas to 1", f.opts.Replicas))
+		return fail(fmt.Sprintf("%d replicas need a cluster; set the replicas to 1", w.opts.Replicas))
 	}
-	return fmt.Errorf("stream %s: %w", f.opts.Stream, err)
+	return fmt.Errorf("stream %s: %w", w.opts.Stream, err)
 }
 
 // check returns what keeps an existing stream from being the firehose's.
 // Limits are the owner's business.
-func (f *Firehose) check(c *natsjs.StreamConfig) error {
+func (w *writer) check(c *natsjs.StreamConfig) error {
 	var reason string
 	switch {
 	case c.Mirror != nil:
@@ -104,14 +115,14 @@ func (f *Firehose) check(c *natsjs.StreamConfig) error {
 		reason = fmt.Sprintf("its retention is %q, which drops messages that were read; it must be \"limits\", so delete the stream or use another", c.Retention)
 	case c.NoAck:
 		reason = "it does not acknowledge; set no_ack to false"
-	case !covers(c.Subjects, f.subjects()):
-		reason = fmt.Sprintf("its subjects %q do not hold %s; add that", c.Subjects, f.subjects())
-	case f.latest != nil && c.MaxMsgsPerSubject != 1:
+	case !covers(c.Subjects, w.subjects()):
+		reason = fmt.Sprintf("its subjects %q do not hold %s; add that", c.Subjects, w.subjects())
+	case w.latest != nil && c.MaxMsgsPerSubject != 1:
 		reason = "it keeps more than the last value of a key; set its history (max_msgs_per_subject) to 1"
 	default:
 		return nil
 	}
-	return &StreamError{Stream: f.opts.Stream, Reason: reason}
+	return &sinks.PlaceError{Place: place(w.opts.Stream), Reason: reason}
 }
 
 // covers reports whether one of the patterns matches everything that want, a

@@ -10,14 +10,15 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 func wantStreamError(t *testing.T, err error, words string) {
 	t.Helper()
-	var wrong *jetstream.StreamError
+	var wrong *sinks.PlaceError
 	if !errors.As(err, &wrong) || !strings.Contains(err.Error(), words) {
-		t.Errorf("got %v, want a StreamError with %q", err, words)
+		t.Errorf("got %v, want a PlaceError with %q", err, words)
 	}
 }
 
@@ -32,10 +33,10 @@ func TestStreamThatIsCreated(t *testing.T) {
 	if err := f.Open(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := f.Stream(), "CDC_MY-2DSHOP"; got != want {
+	if got, want := f.Name(), "CDC_MY-2DSHOP"; got != want {
 		t.Errorf("Stream = %q, want %q", got, want)
 	}
-	stream, err := natstest.JetStream(t, s).Stream(t.Context(), f.Stream())
+	stream, err := natstest.JetStream(t, s).Stream(t.Context(), f.Name())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,34 +139,6 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 			wantStreamError(t, err, tc.want)
 		})
 	}
-}
-
-// A stream that is full and refuses new messages: the firehose waits until its
-// owner makes room.
-func TestFullStreamIsWaitedFor(t *testing.T) {
-	s := natstest.Run(t)
-	js := natstest.JetStream(t, s)
-	full := natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}, MaxMsgs: 7, Discard: natsjs.DiscardNew}
-	if _, err := js.CreateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	nc := connect(t, s)
-	f := open(t, nc, nil)
-	batches := []*listeners.Batch{transaction(1, 5), transaction(2, 5)}
-	if err := feed(t.Context(), f, batches); err != nil {
-		t.Fatal(err)
-	}
-	flushed := make(chan error, 1)
-	go func() { flushed <- f.Flush(t.Context()) }()
-	eventually(t, "the stream is full", func() bool { return f.Stored() == at(2, 1) })
-	full.MaxMsgs = -1
-	if _, err := js.UpdateStream(t.Context(), full); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-flushed; err != nil {
-		t.Fatalf("Flush: %v", err)
-	}
-	verify(t, nc, batches)
 }
 
 // Limits that have removed everything take the place along, not the sequence.

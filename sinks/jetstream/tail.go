@@ -36,11 +36,11 @@ type tail struct {
 }
 
 // readTail asks the stream's leader, since a replica may be behind.
-func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, error) {
+func (w *writer) readTail(ctx context.Context, timeout time.Duration) (tail, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var t tail
-	s, err := f.js.Stream(ctx, f.opts.Stream)
+	s, err := w.js.Stream(ctx, w.opts.Stream)
 	if err != nil {
 		return t, err
 	}
@@ -48,7 +48,7 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 	if c := info.Cluster; c != nil && c.Leader == "" {
 		return t, errNoLeader // the answer is a follower's and may be an old one
 	}
-	if err := f.check(&info.Config); err != nil {
+	if err := w.check(&info.Config); err != nil {
 		return t, err
 	}
 	t.replicas = info.Config.Replicas
@@ -62,11 +62,11 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 	// whom one asks, and then it is the leader's word that counts.
 	m, err := s.GetMsg(ctx, t.seq)
 	if errors.Is(err, natsjs.ErrMsgNotFound) && info.Config.AllowDirect {
-		m, err = f.ask(ctx, `{"seq":`+strconv.FormatUint(t.seq, 10)+`}`)
+		m, err = w.ask(ctx, `{"seq":`+strconv.FormatUint(t.seq, 10)+`}`)
 	}
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		// Somebody deleted it. What is left before it is as good.
-		m, err = f.ask(ctx, `{"last_by_subj":"`+f.subjects()+`"}`)
+		m, err = w.ask(ctx, `{"last_by_subj":"`+w.subjects()+`"}`)
 	}
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		return t, nil
@@ -86,8 +86,8 @@ func (f *Firehose) readTail(ctx context.Context, timeout time.Duration) (tail, e
 
 // ask fetches a message from the leader. The client library would take the
 // direct way, to any replica.
-func (f *Firehose) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg, error) {
-	reply, err := f.nc.RequestWithContext(ctx, "$JS.API.STREAM.MSG.GET."+f.opts.Stream, []byte(query))
+func (w *writer) ask(ctx context.Context, query string) (*natsjs.RawStreamMsg, error) {
+	reply, err := w.nc.RequestWithContext(ctx, w.opts.api()+"STREAM.MSG.GET."+w.opts.Stream, []byte(query))
 	if err != nil {
 		return nil, err
 	}

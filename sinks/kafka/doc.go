@@ -1,7 +1,7 @@
 // Package kafka stores events in Kafka topics: the firehose for readers of
 // Kafka.
 //
-// [Firehose] writes; any Kafka client reads. What a record looks like is
+// [New] makes a [sinks.Firehose] that writes; any Kafka client reads. What a record looks like is
 // described in package sinks: attributes are headers with the prefix "ce_" and
 // plain values, as the CloudEvents binding for Kafka has them, the value is the
 // JSON body, and the key is the partitionkey attribute. Each table has a topic
@@ -10,6 +10,8 @@
 // address. A truncate goes to every partition of its topic, and a reset to
 // every partition of every topic that it concerns, since a reader of one
 // partition would not hear of it otherwise.
+//
+// [NewSource] reads all topics of a database back, in any process.
 //
 // # What is promised
 //
@@ -35,11 +37,16 @@
 // ends the subscription with an error that names it, and nothing behind it is
 // stored in its partition.
 //
-// Acknowledged: [Firehose.Stored] never runs ahead of the brokers'
+// Acknowledged: [sinks.Firehose.Stored] never runs ahead of the brokers'
 // acknowledgements, and of the commit of the Kafka transaction.
 //
 // Fenced: of two firehoses with one transactional id, the older one stops with
-// a [FencedError].
+// a [sinks.FencedError].
+//
+// # Groups
+//
+// Processes that share the work of a database's topics are members of a
+// [sinks.Group] on [Groups], which is a consumer group of Kafka.
 //
 // # What is not promised
 //
@@ -53,4 +60,25 @@
 //
 // A partition whose retention has removed every record has lost its writer's
 // place: after a restart the firehose stores again what its source sends again.
+//
+// # Reading
+//
+// The source of [NewSource] hands its listeners the batches that listeners of the
+// database itself hear, see [sinks.Source]: transactions whole, over all topics,
+// in commit order, none missing and none twice, whatever happens to connections,
+// brokers, leaders and writers. It reads what is committed, and tells a
+// transaction when it is sure that nothing before it is still to come, which
+// takes two questions to the brokers and no record in the partitions that
+// nobody writes. Each process that reads hears everything: for sharing the work there
+// are consumer groups, which promise the order of a key alone.
+//
+// A topic that was deleted, or that retention took unread records from, is noticed:
+// then a reset and the present state follow, if the topics hold it, and otherwise
+// Run returns a [sinks.HistoryError].
+//
+// Without Kafka transactions ([Options].NoTransactions) there is no order over
+// partitions that anybody could find again, since a lot whose writer is killed
+// is completed after what comes later was read elsewhere. A source refuses such
+// records with a [TopicError]. What holds then is the order in each partition, so that
+// of each key, for readers of partitions.
 package kafka

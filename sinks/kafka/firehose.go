@@ -2,8 +2,8 @@ package kafka
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -17,46 +17,28 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// A Firehose stores a database's events in topics, one for each table. It is a
-// [listeners.Durable]: its subscription calls OnBatch and Flush, on one
-// goroutine; Stored and Stalled may be called from anywhere.
-//
-// OnBatch returns when the batch is taken into memory. It blocks while too much
-// waits there, for as long as the brokers are away.
-type Firehose struct {
-	brokers  *brokers
-	database string
-	opts     Options
-	encoder  *sinks.Encoder
-	queue    *queue
-
-	client *kgo.Client
-	admin  *kadm.Client
-	topics map[string]*topic
-	// Of the subscription's goroutine: the topic of the last schema.
-	schema *listeners.Schema
-	topic  *topic
-
-	stop   context.CancelFunc
-	wg     sync.WaitGroup
-	closed sync.Once
-}
-
-var _ listeners.Durable = (*Firehose)(nil)
+const (
+	// batchOverhead is room for the framing of a batch with one record.
+	batchOverhead = 4 << 10
+	// chunkRecords is how many records share memory at most.
+	chunkRecords = 512
+	// maxPending is how many records wait at most. MaxPendingBytes are reached
+	// earlier.
+	maxPending = 1 << 16
+)
 
 // New returns a firehose for a database's events. It starts nothing and talks
-// to nobody; [Firehose.Open] does. The URL is
+// to nobody; [sinks.Firehose.Open] does. The URL is
 //
 //	kafka://[user:password@]host[:port][,host[:port]...][?tls=true&sasl=plain]
 //
 // where sasl may also be scram-sha-256 or scram-sha-512. The error names every
 // option that is wrong, and never the password.
-func New(brokersURL, database string, opts *Options) (*Firehose, error) {
+func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	o := opts.withDefaults(database)
 	faults := o.validate()
-	if database == "" {
-		faults = append(faults, "the database must have a name")
-	}
+	scope := sinks.FirehoseScope{Source: database}
+	faults = append(faults, scope.Faults()...)
 	b, err := parseURL(brokersURL)
 	if err != nil {
 		faults = append(faults, err.Error())
@@ -64,65 +46,102 @@ func New(brokersURL, database string, opts *Options) (*Firehose, error) {
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("kafka: %s", strings.Join(faults, "; "))
 	}
-	return &Firehose{
-		brokers: b, database: database, opts: o, encoder: sinks.NewEncoder(o.Partitions),
-		queue: newQueue(o.MaxPendingBytes), topics: make(map[string]*topic),
-	}, nil
+	w := &writer{url: brokersURL, brokers: b, database: database, opts: o, queue: newQueue(), topics: make(map[string]*topic)}
+	return sinks.NewFirehose(w, sinks.FirehoseConfig{
+		Scope: scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
+		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
+	}), nil
+}
+
+// A writer is the [sinks.FirehoseBroker] of a database's topics.
+type writer struct {
+	url      string // with the password
+	brokers  *brokers
+	database string
+	opts     Options
+	queue    *queue
+
+	client *kgo.Client
+	admin  *kadm.Client
+
+	// Of the firehose's goroutine.
+	topics  map[string]*topic
+	schema  *listeners.Schema // the last one
+	topic   *topic            // its topic
+	lane    [1]*sinks.FirehoseLane
+	resets  []*sinks.FirehoseLane
+	chunk   *chunk      // being filled; nil: none
+	parking *kgo.Client // made when it is needed
+
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+}
+
+var (
+	_ sinks.FirehoseParker = (*writer)(nil)
+	_ sinks.FirehoseReader = (*writer)(nil)
+)
+
+// Name returns what the names of the topics begin with.
+func (w *writer) Name() string { return sinks.DatabaseAddress(w.database) }
+
+func (w *writer) Where() string { return w.brokers.String() }
+
+func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return NewSource(w.url, w.database, opts, w.opts.Client...)
 }
 
 // base are the client's options for reading and writing.
-func (f *Firehose) base() []kgo.Opt {
-	return append(append([]kgo.Opt{kgo.ClientID("rowcall"), kgo.WithLogger(clientLog{f.opts.Logger})},
-		f.brokers.options...), f.opts.Client...)
+func (w *writer) base() []kgo.Opt {
+	return append(append([]kgo.Opt{kgo.ClientID("rowcall"), kgo.WithLogger(clientLog{w.opts.Logger})},
+		w.brokers.options...), w.opts.Client...)
 }
 
 // Open connects, takes over from a predecessor, checks the topics that exist,
-// and reads where they end. It tries for [Options].OpenTimeout. Its errors are
-// an [UnreachableError], a [TopicError], and what a broker says. Open is called
-// once; [Firehose.Close] ends what it started.
-func (f *Firehose) Open(ctx context.Context) error {
-	if f.client != nil {
-		return errors.New("kafka: the firehose is open already")
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.opts.OpenTimeout, fmt.Errorf("no answer within %s", f.opts.OpenTimeout))
+// and reads where they end. It tries for [Options].OpenTimeout.
+func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.Position, error) {
+	none := listeners.Position{}
+	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("no answer within %s", w.opts.OpenTimeout))
 	defer cancel()
-	opts := append(f.base(),
+	opts := append(w.base(),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
 		kgo.ManualFlushing(),
-		kgo.MaxBufferedRecords(1<<30), // the queue is the limit
+		kgo.MaxBufferedRecords(1<<30), // the firehose's window is the limit
 		kgo.UnknownTopicRetries(10),
 		kgo.MetadataMinAge(250*time.Millisecond), // how long a leader that has moved is not found
-		kgo.ProducerBatchMaxBytes(int32(f.opts.MaxMessageBytes+batchOverhead)),
-		kgo.ProducerBatchCompression(compressions[f.opts.Compression]),
+		kgo.ProducerBatchMaxBytes(int32(w.opts.MaxMessageBytes+batchOverhead)),
+		kgo.ProducerBatchCompression(compressions[w.opts.Compression]),
 		kgo.StopProducerOnDataLossDetected(),
 	)
-	s := &sender{queue: f.queue, half: f.opts.TransactionTimeout / 2}
-	if !f.opts.NoTransactions {
-		s.txID = f.opts.TransactionalID
-		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(f.opts.TransactionTimeout))
+	s := &sender{queue: w.queue, acks: acks, half: w.opts.TransactionTimeout / 2}
+	if !w.opts.NoTransactions {
+		s.txID = w.opts.TransactionalID
+		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(w.opts.TransactionTimeout))
 	}
 	// Brokers may be away for long. Nothing is given up but by a context.
 	opts = append(opts, kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
-		return fmt.Errorf("kafka: %w", err)
+		return none, fmt.Errorf("kafka: %w", err)
 	}
 	s.client = client
-	if err := f.begin(ctx, s); err != nil {
+	if err := w.begin(ctx, s); err != nil {
 		client.Close()
-		return err
+		return none, err
 	}
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
-	f.stop = func() { stop(listeners.ErrClosed) }
-	f.wg.Go(func() { s.run(running) })
-	f.opts.Logger.InfoContext(ctx, "firehose open", "brokers", f.brokers.String(), "topics", len(f.topics))
-	return nil
+	w.stop = func() { stop(listeners.ErrClosed) }
+	w.wg.Go(func() { s.run(running) })
+	return none, nil
 }
 
-func (f *Firehose) begin(ctx context.Context, s *sender) error {
+func (w *writer) begin(ctx context.Context, s *sender) error {
 	if err := s.client.Ping(ctx); err != nil {
-		return &UnreachableError{Brokers: f.brokers.String(), Err: err}
+		return &sinks.UnreachableError{
+			Broker: "Kafka", Servers: w.brokers.seeds, Err: err,
+			Remedy: "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener",
+		}
 	}
 	if s.txID != "" {
 		// Now, and not with the first record: it ends what the predecessor has
@@ -131,114 +150,90 @@ func (f *Firehose) begin(ctx context.Context, s *sender) error {
 			return fmt.Errorf("kafka: take over transactional id %q: %w; without a coordinator of transactions (a single broker needs transaction.state.log.replication.factor=1), set NoTransactions", s.txID, err)
 		}
 	}
-	f.admin = kadm.NewClient(s.client)
-	if err := f.loadTopics(ctx); err != nil {
+	w.admin = kadm.NewClient(s.client)
+	w.topics = make(map[string]*topic)
+	if err := w.loadTopics(ctx); err != nil {
 		return err
 	}
-	f.client = s.client
+	w.client = s.client
 	return nil
 }
 
-// Close ends what Open started and waits for it. It waits for no
-// acknowledgement: Flush does. Close may be called any number of times, but not
-// during OnBatch or Flush.
-func (f *Firehose) Close() {
-	if f.client == nil {
-		return
+func (w *writer) Close() {
+	w.stop()
+	w.wg.Wait()
+	w.client.Close()
+	if w.parking != nil {
+		w.parking.Close()
 	}
-	f.closed.Do(func() {
-		f.stop()
-		f.wg.Wait()
-		f.client.Close()
-	})
 }
 
-// Brokers returns the addresses of the URL, without user and password.
-func (f *Firehose) Brokers() string { return f.brokers.String() }
-
-// Stored returns the position up to which everything is stored by this
-// firehose; zero until something is.
-func (f *Firehose) Stored() listeners.Position { return f.queue.position() }
-
-// Stalled implements [listeners.Durable].
-func (f *Firehose) Stalled() <-chan struct{} { return f.queue.stalled }
-
-// Flush returns nil when everything taken is stored. A transaction that has
-// arrived in part is committed in part.
-func (f *Firehose) Flush(ctx context.Context) error {
-	if f.client == nil {
-		return errNotOpen
-	}
-	return f.queue.drain(ctx)
-}
-
-// batchOverhead is room for the framing of a batch with one record.
-const batchOverhead = 4 << 10
-
-var errNotOpen = errors.New("kafka: the firehose is not open")
-
-// OnBatch takes what the topics do not hold yet of a batch. It is not to be
-// called concurrently with itself or Flush. An error is final, unless ctx ended.
-func (f *Firehose) OnBatch(ctx context.Context, b *listeners.Batch) error {
-	if f.client == nil {
-		return errNotOpen
-	}
-	if err := f.queue.failed(); err != nil {
-		return err
-	}
-	n := sinks.Len(b)
-	if b.Kind == listeners.Reset {
-		n = f.opts.Partitions * len(f.topics)
-	}
-	l := newLoader(ctx, f, n)
-	for i := range sinks.Len(b) {
-		if err := f.load(l, b, i); err != nil {
-			if ctx.Err() == nil {
-				f.queue.fail(err)
-			}
-			return err
-		}
-	}
-	return l.finish(b.Position, b.Kind != listeners.Changes || b.Last)
-}
-
-// load hands message i of a batch to the loader, for each topic that it goes to.
-func (f *Firehose) load(l *loader, b *listeners.Batch, i int) error {
-	frame := f.encoder.Encode(b, i)
-	if b.Kind == listeners.Reset {
-		if err := f.ours(b.Source, "a reset"); err != nil {
-			return err
-		}
-		for _, t := range f.topics {
-			if b.Collections == nil || slices.Contains(b.Collections, t.collection) {
-				if err := l.load(frame, t, nil, b.Position); err != nil {
-					return err
+// Lanes returns one partition, or all for what concerns the whole table; for a
+// reset, those of every topic that it concerns. A live marker has none.
+func (w *writer) Lanes(ctx context.Context, m *sinks.FirehoseMessage) ([]*sinks.FirehoseLane, error) {
+	if m.Marker() {
+		w.resets = w.resets[:0]
+		if m.Batch.Kind == listeners.Reset {
+			for _, name := range slices.Sorted(maps.Keys(w.topics)) {
+				if t := w.topics[name]; m.Batch.Collections == nil || slices.Contains(m.Batch.Collections, t.collection) {
+					w.resets = append(w.resets, t.lanes...)
 				}
 			}
 		}
-		return nil
+		return w.resets, nil
 	}
-	e := &b.Events[i]
-	if e.Schema != f.schema {
-		if e.Schema.Namespace == "" {
-			return fmt.Errorf("kafka: region %s of %s does not belong into the firehose of a database", e.Schema.Name, e.Schema.Source)
-		}
-		if err := f.ours(e.Schema.Source, "table "+e.Schema.Collection()); err != nil {
-			return err
-		}
-		t, err := f.ensureTopic(l.ctx, topicOf(frame.Address))
+	if schema := m.Batch.Events[m.Index].Schema; schema != w.schema {
+		t, err := w.ensureTopic(ctx, topicOf(m.Frame.Address))
 		if err != nil {
-			return err
+			return nil, err
 		}
-		f.schema, f.topic = e.Schema, t
+		w.schema, w.topic = schema, t
 	}
-	return l.load(frame, f.topic, e, e.Position)
+	if m.Frame.Partition == sinks.All {
+		return w.topic.lanes, nil
+	}
+	w.lane[0] = w.topic.lanes[m.Frame.Partition]
+	return w.lane[:], nil
 }
 
-// ours checks that what is to be stored belongs to the firehose's database.
-func (f *Firehose) ours(source, what string) error {
-	if source == f.database {
-		return nil
+// Send copies a message; Push hands the copies to the sender.
+func (w *writer) Send(_ context.Context, m *sinks.FirehoseMessage) error {
+	if w.chunk != nil && w.chunk.full() {
+		w.put(false, false)
 	}
-	return fmt.Errorf("kafka: %s of source %q does not belong into the firehose of database %q", what, source, f.database)
+	if w.chunk == nil {
+		n := len(m.Batch.Events) - m.Index
+		if m.Frame.Partition == sinks.All {
+			n += w.opts.Partitions
+		}
+		w.chunk = newChunk(min(max(n, 1), chunkRecords))
+	}
+	r := w.chunk.add(m.Frame, m.Lane.Topic, m.Lane.Partition)
+	if n := size(r); n > w.opts.MaxMessageBytes {
+		w.chunk.drop()
+		return &sinks.TooLargeError{
+			Place: m.Lane.Place, Size: int64(n), Limit: int64(w.opts.MaxMessageBytes),
+			Remedy: "raise MaxMessageBytes and the topic's max.message.bytes, or leave the large column out of the publication",
+		}
+	}
+	w.chunk.last = m.Number
+	return nil
+}
+
+func (w *writer) Push(why sinks.FirehosePush) {
+	w.put(why == sinks.PushWhole, why == sinks.PushFlush)
+}
+
+func (w *writer) put(ends, flush bool) {
+	c := w.chunk
+	w.chunk = nil
+	if c != nil && len(c.records) == 0 {
+		c = nil
+	}
+	w.queue.put(c, ends, flush)
+}
+
+// Recover gives up: what may pass, the client library has tried again already.
+func (w *writer) Recover(_ context.Context, fault error) (listeners.Position, error) {
+	return listeners.Position{}, sinks.Permanent(fault)
 }

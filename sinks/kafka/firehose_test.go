@@ -9,6 +9,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -27,48 +28,6 @@ func TestOrderedAndComplete(t *testing.T) {
 			verify(t, c, batches)
 		})
 	}
-}
-
-func TestRestartStoresNothingTwice(t *testing.T) {
-	for name, opts := range map[string]*kafka.Options{"transactions": nil, "no transactions": {NoTransactions: true}} {
-		t.Run(name, func(t *testing.T) {
-			c := run(t)
-			batches := sinktest.History(random(t, 2), 1000)
-			for i := range 4 {
-				f := open(t, c, opts)
-				store(t, f, batches[:len(batches)*(i+1)/4])
-				f.Close()
-			}
-			store(t, open(t, c, opts), batches)
-			verify(t, c, batches)
-		})
-	}
-}
-
-// Each writer is abandoned at a random batch with others in flight, and its
-// successor fences it and is fed everything from the beginning.
-func TestCrashInMidTransaction(t *testing.T) {
-	c := run(t)
-	r := random(t, 3)
-	batches := sinktest.History(r, 2000)
-	for i := range 20 {
-		f := open(t, c, &kafka.Options{MaxPendingBytes: 1 + r.IntN(100_000)})
-		batches := batches[:len(batches)*(i+1)/20]
-		if n := len(batches) - 1; n > 0 && len(batches[n].Events) > 1 && batches[n].Kind == listeners.Changes {
-			cut := *batches[n] // the rest of it was never sent
-			cut.Events = cut.Events[:1+r.IntN(len(cut.Events)-1)]
-			cut.Last, cut.Position = false, cut.Events[len(cut.Events)-1].Position
-			batches = append(batches[:n:n], &cut)
-		}
-		if err := sinktest.Feed(t.Context(), f, batches); err != nil {
-			t.Fatal(err)
-		}
-		if r.IntN(2) == 0 {
-			f.Close()
-		}
-	}
-	store(t, open(t, c, nil), batches)
-	verify(t, c, batches)
 }
 
 func TestFaultsOfBrokersLoseNothingAndDoubleNothing(t *testing.T) {
@@ -122,9 +81,9 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 			if err == nil {
 				err = f.Flush(t.Context())
 			}
-			var refused *kafka.TopicError
-			if !errors.As(err, &refused) || refused.Topic != seatsTopic {
-				t.Fatalf("error = %v, want a TopicError for %s", err, seatsTopic)
+			var refused *sinks.PlaceError
+			if !errors.As(err, &refused) || refused.Place != "topic "+seatsTopic {
+				t.Fatalf("error = %v, want a PlaceError for %s", err, seatsTopic)
 			}
 			select {
 			case <-f.Stalled():
@@ -136,60 +95,6 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 			verify(t, c, batches)
 		})
 	}
-}
-
-func TestTheOlderOfTwoWritersIsFenced(t *testing.T) {
-	c := run(t)
-	batches := sinktest.History(random(t, 7), 600)
-	older := open(t, c, nil)
-	store(t, older, batches[:len(batches)/2])
-	younger := open(t, c, nil)
-	err := sinktest.Feed(t.Context(), older, batches[len(batches)/2:])
-	if err == nil {
-		err = older.Flush(t.Context())
-	}
-	var fenced *kafka.FencedError
-	if !errors.As(err, &fenced) {
-		t.Errorf("the older one ends with %v, want a FencedError", err)
-	}
-	store(t, younger, batches)
-	verify(t, c, batches)
-}
-
-func TestStoredNeverRunsAhead(t *testing.T) {
-	c := run(t)
-	f := open(t, c, &kafka.Options{MaxPendingBytes: 500})
-	if got := f.Stored(); !got.IsZero() {
-		t.Errorf("Stored at the start = %s, want zero", got)
-	}
-	batches := sinktest.History(random(t, 8), 800)
-	for from := 0; from < len(batches); from += len(batches) / 4 {
-		if err := sinktest.Feed(t.Context(), f, batches[from:min(from+len(batches)/4, len(batches))]); err != nil {
-			t.Fatal(err)
-		}
-		stored := f.Stored()
-		got := contents(t, c)
-		var have, need int
-		for p := range got {
-			have += len(got[p])
-		}
-		var upTo []*listeners.Batch
-		for _, b := range batches {
-			if b.Position.Compare(stored) <= 0 {
-				upTo = append(upTo, b)
-			}
-		}
-		for _, lines := range sinktest.Frames(upTo, partitions) {
-			need += len(lines)
-		}
-		if have < need {
-			t.Fatalf("Stored = %s, which is %d records, but %d are there", stored, need, have)
-		}
-	}
-	if err := f.Flush(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	verify(t, c, batches)
 }
 
 // A reader that reads what is committed sees all of a transaction or nothing.

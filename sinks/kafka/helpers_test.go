@@ -2,6 +2,7 @@ package kafka_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -10,10 +11,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -48,7 +52,7 @@ func random(t testing.TB, seed uint64) *rand.Rand {
 	return rand.New(rand.NewPCG(seed, 0))
 }
 
-func open(t testing.TB, c *cluster, opts *kafka.Options) *kafka.Firehose {
+func open(t testing.TB, c *cluster, opts *kafka.Options) *sinks.Firehose {
 	t.Helper()
 	f, err := tryOpen(t, c, opts)
 	if err != nil {
@@ -57,7 +61,7 @@ func open(t testing.TB, c *cluster, opts *kafka.Options) *kafka.Firehose {
 	return f
 }
 
-func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*kafka.Firehose, error) {
+func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*sinks.Firehose, error) {
 	t.Helper()
 	o := kafka.Options{Partitions: partitions}
 	if opts != nil {
@@ -77,7 +81,7 @@ func tryOpen(t testing.TB, c *cluster, opts *kafka.Options) (*kafka.Firehose, er
 	return f, f.Open(t.Context())
 }
 
-func store(t testing.TB, f *kafka.Firehose, batches []*listeners.Batch) {
+func store(t testing.TB, f *sinks.Firehose, batches []*listeners.Batch) {
 	t.Helper()
 	if err := sinktest.Feed(t.Context(), f, batches); err != nil {
 		t.Fatal(err)
@@ -97,7 +101,7 @@ func contents(t testing.TB, c *cluster) [][]string {
 	lines := make([][]string, partitions)
 	for _, r := range records(t, c, seatsTopic) {
 		var id, subject string
-		end := false
+		end, body := false, r.Value
 		for _, h := range r.Headers {
 			switch h.Key {
 			case "ce_id":
@@ -106,9 +110,14 @@ func contents(t testing.TB, c *cluster) [][]string {
 				subject = string(h.Value)
 			case "ce_txend":
 				end = true
+			case "ce_dataref":
+				var err error
+				if body, err = kafka.Unpark(t.Context(), c.url(), string(h.Value)); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
-		lines[r.Partition] = append(lines[r.Partition], sinktest.Line(id, subject, end, r.Value))
+		lines[r.Partition] = append(lines[r.Partition], sinktest.Line(id, subject, end, body))
 	}
 	return lines
 }
@@ -116,35 +125,57 @@ func contents(t testing.TB, c *cluster) [][]string {
 // records reads what is committed in a topic at this moment.
 func records(t testing.TB, c *cluster, topic string) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("reading does not end"))
 	defer cancel()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...), kgo.ConsumeTopics(topic), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumeResetOffset(kgo.NewOffset().AtStart()), kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords())
+	asker, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer asker.Close()
+	ends, err := kadm.NewClient(asker).ListCommittedOffsets(ctx, topic)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := make(map[int32]kgo.Offset)
+	left := make(map[int32]int64) // the last offset to come
+	ends.Each(func(o kadm.ListedOffset) {
+		switch {
+		case errors.Is(o.Err, kerr.UnknownTopicOrPartition):
+		case o.Err != nil:
+			t.Fatalf("topic %s, partition %d: %v", topic, o.Partition, o.Err)
+		case o.Offset > 0:
+			at[o.Partition], left[o.Partition] = kgo.NewOffset().AtStart(), o.Offset-1
+		}
+	})
+	if len(left) == 0 {
+		return nil
+	}
+	reader, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
+		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}), kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer reader.Close()
 	var all []*kgo.Record
-	for idle := 0; idle < 4; {
-		fetches := reader.PollRecords(pollFor(ctx, t), 0)
+	for len(left) > 0 {
+		fetches := reader.PollFetches(ctx)
 		if ctx.Err() != nil {
-			t.Fatal("reading does not end")
+			t.Fatal(context.Cause(ctx))
 		}
-		idle++
 		fetches.EachRecord(func(r *kgo.Record) {
-			idle = 0
-			if !r.Attrs.IsControl() {
+			last, wanted := left[r.Partition]
+			if !wanted {
+				return // stored meanwhile
+			}
+			if r.Offset >= last {
+				delete(left, r.Partition)
+			}
+			if r.Offset <= last && !r.Attrs.IsControl() {
 				all = append(all, r)
 			}
 		})
 	}
 	return all
-}
-
-func pollFor(ctx context.Context, t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
-	t.Cleanup(cancel)
-	return ctx
 }
 
 func verify(t testing.TB, c *cluster, batches []*listeners.Batch) {

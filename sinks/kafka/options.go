@@ -50,7 +50,13 @@ type Options struct {
 	// max.message.bytes should be a little larger. Default
 	// [DefaultMaxMessageBytes].
 	MaxMessageBytes int
-	// OpenTimeout bounds [Firehose.Open], and the making of a topic later on.
+	// TooLarge is what becomes of a record that is larger than MaxMessageBytes,
+	// or than the topic allows. With [sinks.TooLargePark] its body is stored in
+	// pieces in the topic [ParkedTopic], and the record says where; one that only
+	// the topic refuses ends the firehose all the same. Default: the firehose
+	// ends with a [sinks.TooLargeError].
+	TooLarge sinks.TooLargePolicy
+	// OpenTimeout bounds [sinks.Firehose.Open], and the making of a topic later on.
 	// Default [DefaultOpenTimeout].
 	OpenTimeout time.Duration
 	// Client are further options of the Kafka client, such as a dialer or TLS

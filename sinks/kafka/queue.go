@@ -3,145 +3,51 @@ package kafka
 import (
 	"context"
 	"sync"
-
-	"github.com/rowcall/rowcall/listeners"
 )
 
-// A queue lies between OnBatch, which fills it, and the sender.
+// A queue lies between Send, which fills chunks, and the sender. The firehose
+// bounds what is in it.
 type queue struct {
-	max int // bytes that wait before put blocks
-
-	mu      sync.Mutex
-	chunks  []*chunk
-	bytes   int
-	flush   bool // the sender is to commit, even in the middle of a transaction
-	busy    bool // the sender holds chunks, or a Kafka transaction is open
-	stored  listeners.Position
-	dead    error
-	changed chan struct{} // closed at each change that somebody may wait for
-	filled  chan struct{} // capacity 1: wakes the sender
-	stalled chan struct{} // capacity 1: the sender has failed
+	mu     sync.Mutex
+	chunks []*chunk
+	flush  bool          // the sender is to commit, even in the middle of a transaction
+	ends   bool          // no transaction of the source is open behind the last chunk
+	filled chan struct{} // capacity 1: wakes the sender
 }
 
-func newQueue(maxBytes int) *queue {
-	return &queue{
-		max: maxBytes, changed: make(chan struct{}),
-		filled: make(chan struct{}, 1), stalled: make(chan struct{}, 1),
+func newQueue() *queue { return &queue{filled: make(chan struct{}, 1)} }
+
+// put adds a chunk, nil for none, and what is known of it.
+func (q *queue) put(c *chunk, ends, flush bool) {
+	q.mu.Lock()
+	if c != nil {
+		q.chunks = append(q.chunks, c)
 	}
-}
-
-func (q *queue) changedLocked() {
-	close(q.changed)
-	q.changed = make(chan struct{})
-}
-
-func (q *queue) wakeSender() {
+	q.ends = ends
+	q.flush = q.flush || flush
+	q.mu.Unlock()
 	select {
 	case q.filled <- struct{}{}:
 	default:
 	}
 }
 
-// put adds a chunk when there is room.
-func (q *queue) put(ctx context.Context, c *chunk) error {
-	for {
-		q.mu.Lock()
-		if q.dead != nil {
-			defer q.mu.Unlock()
-			return q.dead
-		}
-		if q.bytes < q.max {
-			q.chunks = append(q.chunks, c)
-			q.bytes += c.bytes
-			q.busy = true
-			q.mu.Unlock()
-			q.wakeSender()
-			return nil
-		}
-		changed := q.changed
-		q.mu.Unlock()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+// A lot is what the sender takes at once.
+type lot struct {
+	chunks      []*chunk
+	ends, flush bool
 }
 
-// take hands over all that waits, and whether a flush was asked for.
-func (q *queue) take(ctx context.Context) (chunks []*chunk, flush bool, err error) {
-	for {
-		q.mu.Lock()
-		if len(q.chunks) > 0 || q.flush {
-			chunks, flush = q.chunks, q.flush
-			q.chunks, q.bytes, q.flush = nil, 0, false
-			q.changedLocked()
-			q.mu.Unlock()
-			return chunks, flush, nil
-		}
-		q.mu.Unlock()
-		select {
-		case <-q.filled:
-		case <-ctx.Done():
-			return nil, false, context.Cause(ctx)
-		}
-	}
-}
-
-// committed says that everything up to a position is stored.
-func (q *queue) committed(at listeners.Position) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if at.Compare(q.stored) > 0 {
-		q.stored = at
-	}
-	q.busy = len(q.chunks) > 0
-	q.changedLocked()
-}
-
-// fail ends it.
-func (q *queue) fail(err error) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.dead != nil {
-		return
-	}
-	q.dead = err
-	q.changedLocked()
+// take hands over all that waits.
+func (q *queue) take(ctx context.Context) (lot, error) {
 	select {
-	case q.stalled <- struct{}{}:
-	default:
+	case <-q.filled:
+	case <-ctx.Done():
+		return lot{}, context.Cause(ctx)
 	}
-}
-
-func (q *queue) failed() error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return q.dead
-}
-
-func (q *queue) position() listeners.Position {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.stored
-}
-
-// drain returns nil when nothing is on its way any more.
-func (q *queue) drain(ctx context.Context) error {
-	for {
-		q.mu.Lock()
-		if q.dead != nil || !q.busy {
-			defer q.mu.Unlock()
-			return q.dead
-		}
-		q.flush = true
-		changed := q.changed
-		q.mu.Unlock()
-		q.wakeSender()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	l := lot{chunks: q.chunks, ends: q.ends, flush: q.flush}
+	q.chunks, q.flush = nil, false
+	return l, nil
 }

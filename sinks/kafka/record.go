@@ -5,14 +5,13 @@ import (
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
 
 const (
 	attributePrefix = "ce_"
 	headerSequence  = attributePrefix + "sequence"
-	maxHeaders      = 11
+	maxHeaders      = 12
 	blockBytes      = 64 << 10
 )
 
@@ -26,11 +25,7 @@ var (
 // blocks of memory.
 type chunk struct {
 	records []*kgo.Record
-	bytes   int
-	// upTo is the batch's position if this is the last chunk of it.
-	upTo listeners.Position
-	// ends is true if no transaction of the source is open behind it.
-	ends bool
+	last    uint64 // the number of the last message
 
 	slab    []kgo.Record
 	headers []kgo.RecordHeader
@@ -85,6 +80,9 @@ func (c *chunk) add(f *sinks.Frame, topic string, partition int) *kgo.Record {
 	if f.TxEnd {
 		header(attributePrefix+"txend", isTrue)
 	}
+	if f.DataRef != "" {
+		header(attributePrefix+"dataref", c.keep(f.DataRef))
+	}
 	header("content-type", contentType)
 
 	body := c.grow(len(f.Body))
@@ -100,9 +98,13 @@ func (c *chunk) append(r kgo.Record) *kgo.Record {
 	c.slab = append(c.slab, r) // there is room: see newChunk
 	one := &c.slab[len(c.slab)-1]
 	c.records = append(c.records, one)
-	c.bytes += size(one)
 	return one
 }
+
+// drop takes back the last record.
+func (c *chunk) drop() { c.records = c.records[:len(c.records)-1] }
+
+func (c *chunk) full() bool { return len(c.slab) == cap(c.slab) }
 
 // size is about what a record takes, uncompressed.
 func size(r *kgo.Record) int {

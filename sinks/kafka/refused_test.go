@@ -1,7 +1,6 @@
 package kafka_test
 
 import (
-	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -12,7 +11,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
-	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -58,8 +57,8 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	t.Run("nobody there", func(t *testing.T) {
 		c := &cluster{seeds: []string{"127.0.0.1:1"}}
 		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 300 * time.Millisecond})
-		var unreachable *kafka.UnreachableError
-		if !errors.As(err, &unreachable) || unreachable.Brokers != "127.0.0.1:1" {
+		var unreachable *sinks.UnreachableError
+		if !errors.As(err, &unreachable) || unreachable.Servers[0] != "127.0.0.1:1" {
 			t.Errorf("Open = %v, want an UnreachableError", err)
 		}
 	})
@@ -67,7 +66,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		c := run(t, kfake.EnableSASL(), kfake.Superuser("PLAIN", "rowcall", "right"))
 		c.seeds[0] = "rowcall:wrong-secret@" + c.seeds[0]
 		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 5 * time.Second})
-		var unreachable *kafka.UnreachableError // the broker hangs up
+		var unreachable *sinks.UnreachableError // the broker hangs up
 		if !errors.As(err, &unreachable) || strings.Contains(err.Error(), "wrong-secret") {
 			t.Errorf("Open = %v, want an UnreachableError without the password", err)
 		}
@@ -97,7 +96,7 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	})
 }
 
-func produce(t *testing.T, c *cluster, r *kgo.Record) {
+func produce(t testing.TB, c *cluster, r *kgo.Record) {
 	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...))
 	if err != nil {
@@ -111,80 +110,8 @@ func produce(t *testing.T, c *cluster, r *kgo.Record) {
 
 func wantTopicError(t *testing.T, err error, want string) {
 	t.Helper()
-	var refused *kafka.TopicError
+	var refused *sinks.PlaceError
 	if !errors.As(err, &refused) || !strings.Contains(err.Error(), want) {
-		t.Errorf("error = %v, want a TopicError with %q", err, want)
-	}
-}
-
-func TestEventsThatDoNotBelongAreRefused(t *testing.T) {
-	c := run(t)
-	batches := sinktest.History(random(t, 9), 150)
-	f := open(t, c, nil)
-	store(t, f, batches)
-
-	t.Run("too large", func(t *testing.T) {
-		f := open(t, c, &kafka.Options{MaxMessageBytes: 10_000})
-		b := sinktest.Transaction(1000, 1)
-		b.Events[0].After = sinktest.Wide(5, 20_000)
-		err := f.OnBatch(t.Context(), b)
-		var large *kafka.TooLargeError
-		if !errors.As(err, &large) || large.Key != "5" || large.Limit != 10_000 || large.Size < 20_000 {
-			t.Errorf("OnBatch = %v, want a TooLargeError", err)
-		}
-		if again := f.OnBatch(t.Context(), sinktest.Transaction(1001, 1)); !errors.Is(again, err) {
-			t.Errorf("the next OnBatch = %v, want the same", again)
-		}
-	})
-	t.Run("older epoch", func(t *testing.T) {
-		f := open(t, c, nil)
-		b := sinktest.Transaction(1000, 1)
-		b.Position.Epoch, b.Events[0].Position.Epoch = sinktest.Epoch-1, sinktest.Epoch-1
-		err := f.OnBatch(t.Context(), b)
-		var older *kafka.EpochError
-		if !errors.As(err, &older) || older.Topic != seatsTopic {
-			t.Errorf("OnBatch = %v, want an EpochError", err)
-		}
-	})
-	t.Run("another database", func(t *testing.T) {
-		f := open(t, c, nil)
-		b := sinktest.Reset(1000)
-		b.Source = "bank"
-		if err := f.OnBatch(t.Context(), b); err == nil || !strings.Contains(err.Error(), `source "bank"`) {
-			t.Errorf("OnBatch = %v, want that it does not belong", err)
-		}
-	})
-	verify(t, c, batches)
-}
-
-func TestOnBatchBlocksWhileBrokersAreAway(t *testing.T) {
-	c := run(t)
-	f := open(t, c, &kafka.Options{MaxPendingBytes: 1000})
-	batches := sinktest.History(random(t, 10), 500)
-	store(t, f, batches[:3])
-	away := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicas, Count: -1})
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-	defer cancel()
-	if err := sinktest.Feed(ctx, f, batches[3:]); !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("OnBatch during an outage = %v, want that it waits", err)
-	}
-	away.Remove()
-	f.Close()
-	f.Close()
-	store(t, open(t, c, nil), batches)
-	verify(t, c, batches)
-}
-
-func TestUseBeforeOpen(t *testing.T) {
-	f, err := kafka.New("kafka://localhost", "shop", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	if err := f.OnBatch(t.Context(), new(listeners.Batch)); err == nil {
-		t.Error("OnBatch before Open = nil")
-	}
-	if err := f.Flush(t.Context()); err == nil {
-		t.Error("Flush before Open = nil")
+		t.Errorf("error = %v, want a PlaceError with %q", err, want)
 	}
 }

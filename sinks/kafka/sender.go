@@ -10,7 +10,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
-	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // A sender is the goroutine that talks to the brokers. It takes all that waits,
@@ -22,10 +22,11 @@ import (
 type sender struct {
 	client  *kgo.Client
 	queue   *queue
+	acks    *sinks.FirehoseAcks
 	txID    string        // empty without transactions
 	half    time.Duration // of the transactions' timeout
 	begun   time.Time     // zero if no transaction is open
-	reached listeners.Position
+	reached uint64        // the number of the last message taken
 
 	mu    sync.Mutex
 	fault error // the first of the lot
@@ -34,39 +35,33 @@ type sender struct {
 // run returns when ctx has ended or sending has failed.
 func (s *sender) run(ctx context.Context) {
 	for {
-		chunks, flush, err := s.queue.take(ctx)
+		l, err := s.queue.take(ctx)
 		if err == nil {
-			err = s.send(ctx, chunks, flush)
+			err = s.send(ctx, &l)
 		}
 		if err != nil {
 			s.abort()
-			s.queue.fail(err)
+			if ctx.Err() == nil {
+				s.acks.Fail(sinks.Permanent(err))
+			}
 			return
 		}
 	}
 }
 
-func (s *sender) send(ctx context.Context, chunks []*chunk, flush bool) error {
-	ends := s.begun.IsZero()
-	records := 0
-	for _, c := range chunks {
-		records += len(c.records)
-		ends = c.ends
-		if c.upTo.Compare(s.reached) > 0 {
-			s.reached = c.upTo
-		}
-	}
-	if records > 0 {
+func (s *sender) send(ctx context.Context, l *lot) error {
+	if len(l.chunks) > 0 {
 		if s.txID != "" && s.begun.IsZero() {
 			if err := s.client.BeginTransaction(); err != nil {
 				return s.explain("begin a transaction", err)
 			}
 			s.begun = time.Now()
 		}
-		for _, c := range chunks {
+		for _, c := range l.chunks {
 			for _, r := range c.records {
 				s.client.Produce(ctx, r, s.promise)
 			}
+			s.reached = c.last
 		}
 		if err := s.client.Flush(ctx); err != nil {
 			return err
@@ -77,9 +72,10 @@ func (s *sender) send(ctx context.Context, chunks []*chunk, flush bool) error {
 		if fault != nil {
 			return fault
 		}
+		s.acks.Taken(s.reached)
 	}
 	if !s.begun.IsZero() {
-		if !ends && !flush && time.Since(s.begun) < s.half {
+		if !l.ends && !l.flush && time.Since(s.begun) < s.half {
 			return nil // the rest of the transaction is to come
 		}
 		if err := s.client.EndTransaction(ctx, kgo.TryCommit); err != nil {
@@ -87,7 +83,7 @@ func (s *sender) send(ctx context.Context, chunks []*chunk, flush bool) error {
 		}
 		s.begun = time.Time{}
 	}
-	s.queue.committed(s.reached)
+	s.acks.Stored(s.reached)
 	return nil
 }
 
@@ -106,7 +102,7 @@ func (s *sender) promise(r *kgo.Record, err error) {
 func (s *sender) explainRecord(r *kgo.Record, err error) error {
 	switch {
 	case errors.Is(err, kerr.MessageTooLarge):
-		return &TopicError{Topic: r.Topic, Reason: fmt.Sprintf(
+		return &sinks.PlaceError{Place: place(r.Topic), Reason: fmt.Sprintf(
 			"a record of about %d bytes (%s) is larger than it takes; raise its max.message.bytes, or leave the large column out of the publication", size(r), r.Key), Err: err}
 	case errors.Is(err, kgo.ErrRecordTimeout), errors.Is(err, context.Canceled):
 		return fmt.Errorf("topic %s: %w", r.Topic, err)
@@ -119,7 +115,10 @@ func (s *sender) explain(what string, err error) error {
 	switch {
 	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.TransactionalIDNotFound):
 		if s.txID != "" {
-			return &FencedError{TransactionalID: s.txID, Err: err}
+			return &sinks.FencedError{
+				Place: "the topics", Err: err,
+				Reason: fmt.Sprintf("it has taken over with transactional id %q; stop one of the two", s.txID),
+			}
 		}
 	}
 	if what == "" {

@@ -10,30 +10,31 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 )
 
 // A span is what of a partition has to be looked at: [from, end).
 type span struct{ start, from, end int64 }
 
-// readTails finds the position of the last record of every partition of every
-// topic. Behind that record may be the marks of transactions, and records of
+// readTails finds the position of the last record of every partition of these
+// topics. Behind that record may be the marks of transactions, and records of
 // transactions that were aborted. So it looks further back where it finds none.
-func (f *Firehose) readTails(ctx context.Context) error {
-	if len(f.topics) == 0 {
+func (w *writer) readTails(ctx context.Context, topics map[string]*topic) error {
+	if len(topics) == 0 {
 		return nil
 	}
-	names := make([]string, 0, len(f.topics))
-	for name := range f.topics {
+	names := make([]string, 0, len(topics))
+	for name := range topics {
 		names = append(names, name)
 	}
-	starts, err := f.admin.ListStartOffsets(ctx, names...)
+	starts, err := w.admin.ListStartOffsets(ctx, names...)
 	if err == nil {
 		err = starts.Error()
 	}
 	if err != nil {
 		return fmt.Errorf("ask where the topics begin: %w", err)
 	}
-	ends, err := f.admin.ListCommittedOffsets(ctx, names...)
+	ends, err := w.admin.ListCommittedOffsets(ctx, names...)
 	if err == nil {
 		err = ends.Error()
 	}
@@ -41,8 +42,8 @@ func (f *Firehose) readTails(ctx context.Context) error {
 		return fmt.Errorf("ask where the topics end: %w", err)
 	}
 	open := make(map[string]map[int32]span)
-	for name := range f.topics {
-		for p := range int32(f.opts.Partitions) {
+	for name := range topics {
+		for p := range int32(w.opts.Partitions) {
 			start, _ := starts.Lookup(name, p)
 			end, _ := ends.Lookup(name, p)
 			if end.Offset > start.Offset {
@@ -60,12 +61,12 @@ func (f *Firehose) readTails(ctx context.Context) error {
 				spans[p] = s
 			}
 		}
-		if err := f.lookBack(ctx, open); err != nil {
+		if err := w.lookBack(ctx, topics, open); err != nil {
 			return fmt.Errorf("read the ends of the topics: %w", err)
 		}
 		for name, spans := range open {
 			for p, s := range spans {
-				if s.from == s.start || !f.topics[name].tails[p].IsZero() {
+				if s.from == s.start || !topics[name].lanes[p].Tail.IsZero() {
 					delete(spans, p)
 				}
 			}
@@ -78,7 +79,7 @@ func (f *Firehose) readTails(ctx context.Context) error {
 }
 
 // lookBack reads these spans once.
-func (f *Firehose) lookBack(ctx context.Context, open map[string]map[int32]span) error {
+func (w *writer) lookBack(ctx context.Context, topics map[string]*topic, open map[string]map[int32]span) error {
 	left := 0
 	at := make(map[string]map[int32]kgo.Offset)
 	for name, spans := range open {
@@ -88,7 +89,7 @@ func (f *Firehose) lookBack(ctx context.Context, open map[string]map[int32]span)
 			left++
 		}
 	}
-	reader, err := kgo.NewClient(append(f.base(),
+	reader, err := kgo.NewClient(append(w.base(),
 		kgo.ConsumePartitions(at),
 		kgo.FetchIsolationLevel(kgo.ReadCommitted()),
 		kgo.KeepControlRecords(), // so that the last offset is always seen
@@ -117,12 +118,12 @@ func (f *Firehose) lookBack(ctx context.Context, open map[string]map[int32]span)
 			}
 			position, err := positionOf(r)
 			if err != nil {
-				failed = &TopicError{Topic: r.Topic, Reason: fmt.Sprintf(
+				failed = &sinks.PlaceError{Place: place(r.Topic), Reason: fmt.Sprintf(
 					"record %d of partition %d was not stored by a firehose, so nothing says where to go on; delete it or the topic, and see who writes there", r.Offset, r.Partition), Err: err}
 				return
 			}
-			t := f.topics[r.Topic]
-			t.tails[r.Partition], t.begun[r.Partition] = position, true
+			lane := topics[r.Topic].lanes[r.Partition]
+			lane.Tail, lane.Begun = position, true
 		})
 		if failed != nil {
 			return failed

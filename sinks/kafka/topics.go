@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -12,7 +13,6 @@ import (
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kerr"
 
-	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
 
@@ -22,16 +22,17 @@ const maxTopicName = 249
 // A topic is one that the firehose writes to.
 type topic struct {
 	name       string
-	collection string // as [listeners.Schema.Collection]
-	// By partition, at Open: what is at or before it is stored.
-	tails []listeners.Position
-	begun []bool // by partition: it holds something, or will
+	collection string                // as [listeners.Schema.Collection]
+	lanes      []*sinks.FirehoseLane // by partition
 }
 
+// place names a topic in errors.
+func place(topic string) string { return "topic " + topic }
+
 // loadTopics finds the topics of the database that exist, and where they end.
-func (f *Firehose) loadTopics(ctx context.Context) error {
-	prefix := sinks.DatabaseAddress(f.database) + "."
-	all, err := f.admin.ListTopics(ctx)
+func (w *writer) loadTopics(ctx context.Context) error {
+	prefix := sinks.DatabaseAddress(w.database) + "."
+	all, err := w.admin.ListTopics(ctx)
 	if err != nil {
 		return err
 	}
@@ -39,17 +40,20 @@ func (f *Firehose) loadTopics(ctx context.Context) error {
 		if !strings.HasPrefix(name, prefix) || strings.Count(name[len(prefix):], ".") != 1 {
 			continue
 		}
-		if err := f.checkTopic(&detail); err != nil {
+		if err := w.checkTopic(&detail); err != nil {
 			return err
 		}
-		f.topics[name] = f.newTopic(name)
+		w.topics[name] = w.newTopic(name)
 	}
-	return f.readTails(ctx)
+	return w.readTails(ctx, w.topics)
 }
 
-func (f *Firehose) newTopic(name string) *topic {
-	t := &topic{name: name, tails: make([]listeners.Position, f.opts.Partitions), begun: make([]bool, f.opts.Partitions)}
-	namespace, table, _ := strings.Cut(name[len(sinks.DatabaseAddress(f.database))+1:], ".")
+func (w *writer) newTopic(name string) *topic {
+	t := &topic{name: name}
+	for p := range w.opts.Partitions {
+		t.lanes = append(t.lanes, &sinks.FirehoseLane{Place: place(name), Topic: name, Partition: p})
+	}
+	namespace, table, _ := strings.Cut(name[len(sinks.DatabaseAddress(w.database))+1:], ".")
 	// What is no escaped token was not made by a firehose, and is in no batch.
 	namespace, _ = sinks.UnescapeToken(namespace)
 	table, _ = sinks.UnescapeToken(table)
@@ -57,44 +61,45 @@ func (f *Firehose) newTopic(name string) *topic {
 	return t
 }
 
-func (f *Firehose) checkTopic(d *kadm.TopicDetail) error {
+func (w *writer) checkTopic(d *kadm.TopicDetail) error {
 	if d.Err != nil {
 		return explain(d.Topic, d.Err)
 	}
-	if n := len(d.Partitions); n != f.opts.Partitions {
-		return &TopicError{Topic: d.Topic, Reason: fmt.Sprintf(
-			"it has %d partitions, not %d, so a key's events would be in two of them; set the number of partitions to %d, or delete the topic", n, f.opts.Partitions, n)}
+	if n := len(d.Partitions); n != w.opts.Partitions {
+		return &sinks.PlaceError{Place: place(d.Topic), Reason: fmt.Sprintf(
+			"it has %d partitions, not %d, so a key's events would be in two of them; set the number of partitions to %d, or delete the topic", n, w.opts.Partitions, n)}
 	}
 	return nil
 }
 
 // ensureTopic returns the topic of a collection, which it creates if need be.
-func (f *Firehose) ensureTopic(ctx context.Context, name string) (*topic, error) {
-	if t, ok := f.topics[name]; ok {
+func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
+	if t, ok := w.topics[name]; ok {
 		return t, nil
 	}
 	if len(name) > maxTopicName {
-		return nil, &TopicError{Topic: name, Reason: fmt.Sprintf("its name has %d bytes, Kafka allows %d; rename the table, or leave it out", len(name), maxTopicName)}
+		return nil, &sinks.PlaceError{Place: place(name), Reason: fmt.Sprintf("its name has %d bytes, Kafka allows %d; rename the table, or leave it out", len(name), maxTopicName)}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, f.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s", name, f.opts.OpenTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s", name, w.opts.OpenTimeout))
 	defer cancel()
 	configs := map[string]*string{"cleanup.policy": new("delete")}
-	if r := f.opts.Retention; r != 0 {
+	if r := w.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
-	tries := 0
+	t := w.newTopic(name)
 	err := backoff.Retry(func() error {
-		tries++
-		_, err := f.admin.CreateTopic(ctx, int32(f.opts.Partitions), int16(f.opts.Replicas), configs, name)
-		switch {
-		case err == nil, tries > 1 && errors.Is(err, kerr.TopicAlreadyExists):
-			return nil // the answer to an earlier try was lost
-		case errors.Is(err, kerr.TopicAlreadyExists):
-			// Made since Open, so its tails are not known.
-			return backoff.Permanent(&TopicError{Topic: name, Reason: "somebody else has made it while this firehose ran; start it again, and see who writes there"})
+		_, err := w.admin.CreateTopic(ctx, int32(w.opts.Partitions), int16(w.opts.Replicas), configs, name)
+		if errors.Is(err, kerr.TopicAlreadyExists) {
+			// The answer to an earlier try was lost, or somebody else has made it.
+			err = w.adoptTopic(ctx, t)
 		}
-		err = explain(name, err)
-		if _, final := errors.AsType[*TopicError](err); final {
+		if err == nil {
+			return nil
+		}
+		if _, known := errors.AsType[*sinks.PlaceError](err); !known {
+			err = explain(name, err)
+		}
+		if _, final := errors.AsType[*sinks.PlaceError](err); final {
 			return backoff.Permanent(err)
 		}
 		return err
@@ -102,16 +107,37 @@ func (f *Firehose) ensureTopic(ctx context.Context, name string) (*topic, error)
 	if err != nil {
 		return nil, err
 	}
-	t := f.newTopic(name)
-	f.topics[name] = t
-	f.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", f.opts.Partitions)
+	w.topics[name] = t
+	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
 	return t, nil
+}
+
+// adoptTopic takes a topic that was made since Open, as long as it is empty.
+func (w *writer) adoptTopic(ctx context.Context, t *topic) error {
+	found, err := w.admin.ListTopics(ctx, t.name)
+	if err != nil {
+		return err
+	}
+	detail, ok := found[t.name]
+	if !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition) {
+		return fmt.Errorf("topic %s is not to be seen yet", t.name)
+	}
+	if err := w.checkTopic(&detail); err != nil {
+		return err
+	}
+	if err := w.readTails(ctx, map[string]*topic{t.name: t}); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(t.lanes, func(l *sinks.FirehoseLane) bool { return l.Begun }) {
+		return &sinks.PlaceError{Place: place(t.name), Reason: "somebody else has made it and stored in it while this firehose ran; start it again, and see who writes there"}
+	}
+	return nil
 }
 
 // explain turns what a broker says about a topic into words and a remedy.
 // Faults that may pass stay as they are.
 func explain(name string, err error) error {
-	fail := func(reason string) error { return &TopicError{Topic: name, Reason: reason, Err: err} }
+	fail := func(reason string) error { return &sinks.PlaceError{Place: place(name), Reason: reason, Err: err} }
 	switch {
 	case errors.Is(err, kerr.TopicAuthorizationFailed), errors.Is(err, kerr.ClusterAuthorizationFailed):
 		return fail("this user may not do that; allow it to describe, create, read and write the topic, or create the topic for it")

@@ -21,7 +21,7 @@ func callReplies(b *bench) {
 		r.Reply(append([]byte("carried out "), r.Body...))
 		return nil
 	}, &sinks.ServePolicy{FirstDelay: 10 * time.Millisecond})
-	ctx, cancel := context.WithTimeout(b.Context(), patience)
+	ctx, cancel := context.WithTimeout(b.Context(), b.patience())
 	defer cancel()
 	got, err := caller.Call(ctx, command("call"))
 	if err != nil || string(got.Body) != `carried out {"train":7}` {
@@ -68,7 +68,7 @@ func callDeadline(b *bench) {
 		var late *sinks.CallTimeoutError
 		var unsent *sinks.SendError
 		switch {
-		case !errors.Is(err, context.DeadlineExceeded), within > patience:
+		case !errors.Is(err, context.DeadlineExceeded), within > b.patience():
 			b.Fatalf("Call that nobody serves within %s = %v, want a CallTimeoutError", within, err)
 		case errors.As(err, &late):
 			if id = late.ID; id != this {

@@ -72,7 +72,7 @@ func whatIsSentArrives(b *bench) {
 	if diff := cmp.Diff(sent, first.Command); diff != "" {
 		b.Errorf("received command (-want +got):\n%s", diff)
 	}
-	if first.Attempt != 1 || first.Sender != "booking" || time.Since(first.Sent) > patience {
+	if first.Attempt != 1 || first.Sender != "booking" || time.Since(first.Sent) > b.patience() {
 		b.Errorf("received attempt %d, sender %q, sent %s; want 1, \"booking\", just now", first.Attempt, first.Sender, first.Sent)
 	}
 	if second.Name != "recall" || second.ID == "" || len(second.Body) != 0 {
@@ -185,7 +185,7 @@ func fullQueue(b *bench) {
 		if errors.Is(err, sinks.ErrQueueFull) && e.Tries > 1 {
 			break
 		}
-		if within > patience {
+		if within > b.patience() {
 			b.Fatalf("Send to a full queue = %v after %d tries within %s, want one that wraps ErrQueueFull", err, e.Tries, within)
 		}
 	}

@@ -13,5 +13,13 @@
 //		sinktest.Commands(t, func(t testing.TB) sinktest.CommandServer { return startBroker(t) })
 //	}
 //
+// [Firehoses] is the suite of a [sinks.FirehoseBroker], in the same manner, with a
+// [FirehoseServer]. It kills processes, cuts connections, loses
+// acknowledgements and restarts the broker 20 times each, or as often as
+// ROWCALL_FIREHOSE_FAULTS says. ROWCALL_TEST_SEED repeats a failed run.
+//
+// [Groups] is the suite of a [sinks.GroupBroker], with members that join, leave,
+// die, freeze and are slow at random. Its clients go through a [Wire].
+//
 // [Inbox] is one in memory, for tests of handlers too.
 package sinktest

@@ -32,7 +32,7 @@ func lostAck(b *bench) {
 	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
-	}, nil)
+	}, b.once())
 	b.empty(c)
 	for _, id := range []string{"first", "lost", "lost-2"} {
 		if n := len(seen.of(id)); n != 1 {
@@ -88,7 +88,7 @@ func eventsSendOnce(b *bench) {
 	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		seen.add(r.ID)
 		return nil
-	}, nil)
+	}, b.once())
 	b.empty(c)
 	for _, batch := range batches {
 		id, want := "postgres/shop/"+batch.Position.String()+"/add-carriage", 1
@@ -167,7 +167,10 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 
 	faults := Faults(t)
 	sender := server.Connect(t)
-	c := b.commands(sender, &sinks.CommandsOptions{SendTimeout: patience})
+	c := b.commands(sender, &sinks.CommandsOptions{SendTimeout: b.patience()})
+	if err := c.Open(t.Context(), fleet); err != nil {
+		t.Fatalf("Open: %v", err)
+	}
 	stop := make(chan struct{})
 	var progress atomic.Int64
 	var wg sync.WaitGroup

@@ -23,6 +23,13 @@ type bench struct {
 	server CommandServer
 }
 
+func (b *bench) patience() time.Duration {
+	if b.server.Patience > 0 {
+		return b.server.Patience
+	}
+	return patience
+}
+
 func (b *bench) commands(client *CommandClient, opts *sinks.CommandsOptions) *sinks.Commands {
 	b.Helper()
 	var o sinks.CommandsOptions
@@ -83,7 +90,7 @@ func (w *worker) end() error {
 
 func (b *bench) eventually(what string, check func() error) {
 	b.Helper()
-	deadline := time.NewTimer(patience)
+	deadline := time.NewTimer(b.patience())
 	defer deadline.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -95,7 +102,7 @@ func (b *bench) eventually(what string, check func() error) {
 		select {
 		case <-tick.C:
 		case <-deadline.C:
-			b.Fatalf("%s: not within %s: %v", what, patience, err)
+			b.Fatalf("%s: not within %s: %v", what, b.patience(), err)
 		}
 	}
 }
@@ -135,6 +142,9 @@ func (b *bench) empty(c *sinks.Commands) {
 			if left := q.Waiting + q.Running + q.Delayed; left > 0 {
 				return fmt.Errorf("the queues are %+v, want nothing waiting, running or delayed", q)
 			}
+			if b.server.InWork != nil {
+				return b.server.InWork(b.TB, fleet)
+			}
 			return nil
 		}
 		return fmt.Errorf("the queues are %+v, want %s among them", all, fleet)
@@ -172,13 +182,21 @@ func (a *tally) len() int {
 // wait waits for a channel to receive or close.
 func wait[T any](b *bench, what string, ch <-chan T) T {
 	b.Helper()
-	timer := time.NewTimer(patience)
+	timer := time.NewTimer(b.patience())
 	defer timer.Stop()
 	select {
 	case v := <-ch:
 		return v
 	case <-timer.C:
-		b.Fatalf("not within %s: %s", patience, what)
+		b.Fatalf("not within %s: %s", b.patience(), what)
 		panic("unreachable")
 	}
+}
+
+// once is a policy for commands that are sent more than once.
+func (b *bench) once() *sinks.ServePolicy {
+	if b.server.NoMemory {
+		return &sinks.ServePolicy{Inbox: new(Inbox)}
+	}
+	return nil
 }

@@ -125,9 +125,14 @@ func Truncate(commit uint64) *listeners.Batch {
 
 // History returns batches of every kind with this many events at least.
 func History(r *rand.Rand, events int) []*listeners.Batch {
-	batches := []*listeners.Batch{Reset(10), Snapshot(10, 100), Live(10)}
-	commit := uint64(10)
-	for n := 100; n < events; {
+	const start = 10
+	return continued(r, []*listeners.Batch{Reset(start), Snapshot(start, 100), Live(start)}, events-100)
+}
+
+// continued appends batches with this many events at least.
+func continued(r *rand.Rand, batches []*listeners.Batch, events int) []*listeners.Batch {
+	commit := batches[len(batches)-1].Position.Commit
+	for n := 0; n < events; {
 		commit += 1 + r.Uint64N(3)
 		var next []*listeners.Batch
 		switch r.IntN(20) {

@@ -78,7 +78,7 @@ func deadLettersSayWhy(b *bench) {
 		if d.Dead.Reason != want.reason || d.Dead.Attempts != want.attempts || !strings.Contains(d.Dead.Error, want.text) {
 			b.Errorf("dead letter %s = %+v, want reason %s, %d attempts, an error with %q", id, d.Dead, want.reason, want.attempts, want.text)
 		}
-		if d.Origin == "" || d.Ref == "" || d.Dead.Worker == "" || time.Since(d.Dead.Time) > patience {
+		if d.Origin == "" || d.Ref == "" || d.Dead.Worker == "" || time.Since(d.Dead.Time) > b.patience() {
 			b.Errorf("dead letter %s = %+v, want origin, ref, worker and time", id, d)
 		}
 		if d.Envelope.Queue != "fleet" || d.Envelope.Name != "add-carriage" || string(d.Envelope.Body) != `{"train":7}` || d.Envelope.Sender != "fleet" {
@@ -144,7 +144,7 @@ func delayed(b *bench) {
 		}
 		seen.add(r.ID)
 		return nil
-	}, nil)
+	}, b.once())
 	received := func(id string) {
 		b.eventually(id, func() error {
 			if len(seen.of(id)) == 0 {

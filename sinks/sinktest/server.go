@@ -2,6 +2,7 @@ package sinktest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/rowcall/rowcall/sinks"
 )
@@ -26,6 +27,16 @@ type CommandServer struct {
 	Misconfigure func(t testing.TB, queue string)
 	// MaxMessage is a size in bytes that no message may have.
 	MaxMessage int
+	// Patience is how long a test waits for something to happen, for brokers
+	// that take long to restart. Default: a minute.
+	Patience time.Duration
+	// NoMemory says that the broker stores again what is sent again. Where a
+	// command is to arrive once all the same, the tests then serve with an
+	// inbox.
+	NoMemory bool
+	// InWork returns an error if something of a queue is with a worker or on
+	// its way to one, for brokers whose QueueStatus cannot tell.
+	InWork func(t testing.TB, queue string) error
 }
 
 // A CommandClient is one process's connection to the broker.

@@ -50,7 +50,7 @@ func Composite(oid uint32, name string, fields []Field) *Type {
 		}
 		t.depth = max(t.depth, f.Type.depth+1)
 		t.json = t.json || f.Type.json
-		t.fields[i] = field{key: append(AppendJSONString(nil, f.Name), ':'), typ: f.Type}
+		t.fields[i] = field{key: append(listeners.AppendJSONString(nil, f.Name), ':'), typ: f.Type}
 		columns[i] = listeners.Column{Name: f.Name, Type: f.Type.name, TypeID: f.Type.oid}
 	}
 	t.schema = listeners.NewSchema("", "", name, columns)

@@ -1,6 +1,10 @@
 package pgvalue
 
-import "bytes"
+import (
+	"bytes"
+
+	"github.com/rowcall/rowcall/listeners"
+)
 
 // AppendJSON appends the JSON of text to dst and returns the extended slice. It
 // allocates only to grow dst. text must not overlap the spare capacity of dst.
@@ -58,7 +62,7 @@ func (t *Type) AppendJSON(dst, text []byte) []byte {
 		}
 	default:
 	}
-	return AppendJSONString(dst, text)
+	return listeners.AppendJSONString(dst, text)
 }
 
 // isNumber reports whether text is a JSON number (RFC 8259, section 6).

@@ -135,20 +135,6 @@ func TestAppendJSONAllocatesNothingWhenDstIsLarge(t *testing.T) {
 	}
 }
 
-func TestAppendJSONString(t *testing.T) {
-	type named string
-	const in, want = "a\"é\xff", "\"a\\\"é\ufffd\""
-	for name, got := range map[string][]byte{
-		"string": pgvalue.AppendJSONString(nil, in),
-		"bytes":  pgvalue.AppendJSONString(nil, []byte(in)),
-		"named":  pgvalue.AppendJSONString(nil, named(in)),
-	} {
-		if string(got) != want {
-			t.Errorf("AppendJSONString(nil, %s %q) = %q, want %q", name, in, got, want)
-		}
-	}
-}
-
 func TestOf(t *testing.T) {
 	for oid, want := range map[uint32]string{
 		oidInt8: "bigint", oidTextArray: "text[]", oidBoxArray: "box[]", oidUnknown: "",

@@ -1,6 +1,9 @@
 package trie
 
-import "bytes"
+import (
+	"bytes"
+	"slices"
+)
 
 // Backward yields all entries in the reverse order of their keys, until yield
 // returns false.
@@ -14,8 +17,8 @@ func (t twig[E]) backward(yield func(*E) bool) bool {
 }
 
 func backward[E any](twigs []twig[E], yield func(*E) bool) bool {
-	for i := len(twigs) - 1; i >= 0; i-- {
-		if !twigs[i].backward(yield) {
+	for _, t := range slices.Backward(twigs) {
+		if !t.backward(yield) {
 			return false
 		}
 	}

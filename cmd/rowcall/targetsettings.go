@@ -1,0 +1,234 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rowcall/rowcall/internal/tablename"
+	"github.com/rowcall/rowcall/sinks"
+	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/kafka"
+)
+
+// targetOptions are what a file says of one place that events go to.
+type targetOptions struct {
+	at     place
+	target string // as --to has it
+	name   string
+	where  whereFlag
+	tables []tablename.Pattern // none for all
+
+	// skipGap has a place go on with what the journal holds when it has lost
+	// what the place needs.
+	skipGap bool
+
+	jetstream jetstream.Options
+	kafka     kafka.Options
+}
+
+// The kinds of places, as the settings' table names them.
+const (
+	kindNATS  = "nats"
+	kindKafka = "kafka"
+)
+
+// targetKind returns what kind of place a target is: the word or the scheme.
+func targetKind(target string) string {
+	kind, _, _ := strings.Cut(target, "://")
+	return kind
+}
+
+// A targetSetting is a key of one place in a file.
+type targetSetting struct {
+	key     string
+	of      []string // kinds of places; nil for all
+	kind    valueKind
+	example string
+	help    string
+	set     func(*targetOptions, string) error
+}
+
+// keyTarget is the one that each place has.
+const keyTarget = "target"
+
+func targetSettings() []targetSetting {
+	return []targetSetting{
+		{
+			key: "name", example: "orders", help: "what logs call it; two places of a kind need names (default: the kind)",
+			set: func(o *targetOptions, text string) error {
+				o.name = text
+				return checkTargetName(text)
+			},
+		},
+		{
+			key: "where", example: "op != \"read\"", help: "only the events for which this condition holds, besides the one of the whole file",
+			set: func(o *targetOptions, text string) error { return o.where.Set(text) },
+		},
+		{
+			key: "tables", kind: valueList, example: "[public.seats]", help: "only the events of these, schema.table or schema.* (default: all that are read)",
+			set: func(o *targetOptions, text string) error {
+				p, err := parseTable(text)
+				o.tables = append(o.tables, p)
+				return err
+			},
+		},
+		{
+			key: "stream", of: []string{kindNATS}, example: "CDC_SHOP", help: "the stream (default: CDC_ and the database's name)",
+			set: func(o *targetOptions, text string) error {
+				o.jetstream.Stream = text
+				if strings.ContainsAny(text, " \t.*>/\\") {
+					return errors.New("the name of a stream has no spaces, dots, slashes, * and >")
+				}
+				return nil
+			},
+		},
+		{
+			key: "partitions", of: []string{kindNATS, kindKafka}, kind: valueNumber, example: "16",
+			help: "the number of partitions; it must stay as it is (default 16)",
+			set: func(o *targetOptions, text string) error {
+				n, err := between(text, 1, sinks.MaxPartitions)
+				o.jetstream.Partitions, o.kafka.Partitions = n, n
+				return err
+			},
+		},
+		{
+			key: "replicas", of: []string{kindNATS, kindKafka}, kind: valueNumber, example: "3",
+			help: "how many servers store what is created (default: 1 for NATS, the brokers' for Kafka)",
+			set: func(o *targetOptions, text string) error {
+				n, err := between(text, 1, 1000)
+				o.jetstream.Replicas, o.kafka.Replicas = n, n
+				return err
+			},
+		},
+		{
+			key: "retention", of: []string{kindNATS, kindKafka}, kind: valueDuration, example: "720h",
+			help: "how long events are kept in what is created (default: for ever for NATS, the brokers' for Kafka)",
+			set: func(o *targetOptions, text string) error {
+				d, err := positive(text)
+				o.jetstream.MaxAge, o.kafka.Retention = d, d
+				return err
+			},
+		},
+		{
+			key: "max-bytes", of: []string{kindNATS}, kind: valueSize, example: "100GB", help: "how much a stream that is created keeps (default: any)",
+			set: func(o *targetOptions, text string) error {
+				var size byteSize
+				err := size.Set(text)
+				o.jetstream.MaxBytes = int64(size)
+				return err
+			},
+		},
+		{
+			key: "message-ids", of: []string{kindNATS}, kind: valueBool, example: "false", help: "set Nats-Msg-Id to the event's id, for mirrors and readers that look for it (default false)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.jetstream.MsgID, err = trueOrFalse(text)
+				return err
+			},
+		},
+		{
+			key: "too-large", of: []string{kindNATS, kindKafka}, kind: valueChoice, example: "park",
+			help: "an event that is larger than the place takes ends the place (fail), or its body is parked beside, and the message says where (park) (default fail)",
+			set: func(o *targetOptions, text string) error {
+				if text == "park" {
+					o.jetstream.TooLarge, o.kafka.TooLarge = sinks.TooLargePark, sinks.TooLargePark
+				}
+				return newChoice("", "fail", "park").Set(text)
+			},
+		},
+		{
+			key: "on-gap", of: []string{kindKafka}, kind: valueChoice, example: "fail",
+			help: "when the journal no longer holds what this place needs: fail, or skip to the oldest event that it holds (default fail)",
+			set: func(o *targetOptions, text string) error {
+				o.skipGap = text == "skip"
+				return newChoice("", "fail", "skip").Set(text)
+			},
+		},
+		{
+			key: "compression", of: []string{kindKafka}, kind: valueChoice, example: "zstd", help: "none, gzip, snappy, lz4 or zstd (default snappy)",
+			set: func(o *targetOptions, text string) error {
+				o.kafka.Compression = text
+				return newChoice("", "none", "gzip", "snappy", "lz4", "zstd").Set(text)
+			},
+		},
+		{
+			key: "transactions", of: []string{kindKafka}, kind: valueBool, example: "true", help: "write in Kafka transactions, which fence a predecessor (default true)",
+			set: func(o *targetOptions, text string) error {
+				on, err := trueOrFalse(text)
+				o.kafka.NoTransactions = !on
+				return err
+			},
+		},
+		{
+			key: "transactional-id", of: []string{kindKafka}, example: "rowcall-shop", help: "the writer's name there (default: rowcall- and the database's name)",
+			set: func(o *targetOptions, text string) error { o.kafka.TransactionalID = text; return nil },
+		},
+		{
+			key: "transaction-timeout", of: []string{kindKafka}, kind: valueDuration, example: "1m", help: "when the brokers give up a transaction whose writer is gone (default 1m)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.kafka.TransactionTimeout, err = positive(text)
+				return err
+			},
+		},
+		{
+			key: "max-message-bytes", of: []string{kindKafka}, kind: valueSize, example: "1MB", help: "the largest record that is sent (default 1MB)",
+			set: func(o *targetOptions, text string) error {
+				var size byteSize
+				err := size.Set(text)
+				o.kafka.MaxMessageBytes = int(size)
+				return err
+			},
+		},
+	}
+}
+
+func (o *targetOptions) jetstreamOptions(log *slog.Logger) *jetstream.Options {
+	opts := o.jetstream
+	opts.Logger = log
+	return &opts
+}
+
+func (o *targetOptions) kafkaOptions(log *slog.Logger) *kafka.Options {
+	opts := o.kafka
+	opts.Logger = log
+	return &opts
+}
+
+// fits reports whether a kind of place has the setting.
+func (s *targetSetting) fits(kind string) bool { return s.of == nil || slices.Contains(s.of, kind) }
+
+func between(text string, least, most int) (int, error) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < least || n > most {
+		return 0, fmt.Errorf("want a whole number from %d to %d", least, most)
+	}
+	return n, nil
+}
+
+func positive(text string) (time.Duration, error) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 {
+		return 0, errors.New("want a duration above zero such as 90s or 720h")
+	}
+	return d, nil
+}
+
+func trueOrFalse(text string) (bool, error) {
+	if text != "true" && text != "false" {
+		return false, errors.New("want true or false")
+	}
+	return text == "true", nil
+}
+
+func checkTargetName(name string) error {
+	for _, r := range name {
+		if !strings.ContainsRune("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-", r) {
+			return errors.New("a name has letters, digits, - and _")
+		}
+	}
+	return nil
+}

@@ -1,0 +1,173 @@
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
+
+	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
+)
+
+// errBehind passes when a new leader has caught up, or turns out to be true.
+var errBehind = errors.New("the stream ends before what was acknowledged")
+
+// firstTry bounds the first question for the stream's end. A question that is
+// lost with its connection is never answered, so the first tries are short.
+const firstTry = 500 * time.Millisecond
+
+// A recovery lasts from the first call of Recover after a fault to the one that
+// succeeds.
+type recovery struct {
+	began   time.Time // zero: there is none
+	timeout time.Duration
+	fault   error
+}
+
+// Recover begins the next attempt behind what the stream holds.
+func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, error) {
+	r := &w.recovery
+	if r.began.IsZero() {
+		if err := w.settle(ctx); err != nil {
+			return listeners.Position{}, err
+		}
+		w.flight.deaf()
+		*r = recovery{began: time.Now(), timeout: min(firstTry, w.opts.AckTimeout), fault: fault}
+	}
+	err := w.removeStrays(ctx)
+	var t tail
+	if err == nil {
+		t, err = w.readTail(ctx, r.timeout)
+	}
+	if err == nil && t.seq < w.flight.stable() && time.Since(r.began) < w.opts.AckTimeout {
+		err = errBehind
+	}
+	if err != nil {
+		r.timeout = min(2*r.timeout, w.opts.AckTimeout)
+		return listeners.Position{}, w.lost(err)
+	}
+	err = w.resume(&t, r.fault)
+	*r = recovery{}
+	return w.lane.Tail, err
+}
+
+// removeStrays deletes what must not be in the stream, the newest first, so
+// that a crash meanwhile leaves no less to be seen than before.
+func (w *writer) removeStrays(ctx context.Context) error {
+	strays := w.flight.strays // nothing is added to it any more: the flight is deaf
+	if len(strays) == 0 {
+		return nil
+	}
+	s, err := w.js.Stream(ctx, w.opts.Stream)
+	if err != nil {
+		return err
+	}
+	for i, seq := range slices.Backward(strays) {
+		if err := s.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+			return fmt.Errorf("delete message %d, which a stranger's has cut off: %w", seq, err)
+		}
+		w.flight.strays = strays[:i]
+	}
+	return nil
+}
+
+// settle waits until every message in flight is answered, or will not be any
+// more.
+func (w *writer) settle(ctx context.Context) error {
+	timeout := time.NewTimer(w.opts.AckTimeout)
+	defer timeout.Stop()
+	for !w.flight.over() {
+		select {
+		case <-w.flight.settled:
+		case <-timeout.C:
+			w.flight.interrupt(errAckTimeout)
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// lost returns a final error for what no waiting puts right.
+func (w *writer) lost(err error) error {
+	switch {
+	case errors.Is(err, natsjs.ErrStreamNotFound):
+		return &sinks.PlaceError{Place: place(w.opts.Stream), Err: err, Reason: "it was deleted while the firehose wrote to it; start again, and a new one is created"}
+	case errors.Is(err, nats.ErrConnectionClosed), errors.Is(err, nats.ErrConnectionDraining):
+		return sinks.Permanent(fmt.Errorf("stream %s: %w", w.opts.Stream, err))
+	}
+	return err
+}
+
+// resume compares the stream's end with what was sent, and begins the next
+// attempt behind it.
+func (w *writer) resume(t *tail, fault error) error {
+	f := w.flight
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.answered < f.published {
+		f.doubtful = max(f.doubtful, f.sent)
+	}
+	last := w.lane.Tail
+	if p, ok := f.find(f.acked); ok {
+		last = p
+	}
+	position, ours := f.find(t.seq)
+	next, _ := f.find(t.seq + 1)
+	switch {
+	case t.seq < f.acked:
+		return &sinks.PlaceError{Place: place(w.opts.Stream), Err: fault, Reason: fmt.Sprintf(
+			"it ends at %d, but %d was acknowledged: the server lost messages, or the stream was restored from a backup or made anew; see what its readers have, then start again, from a new stream and a new snapshot if need be",
+			t.seq, f.acked)}
+	case t.seq == f.acked:
+		w.lane.Tail = last
+	case ours && t.seq <= f.doubtful && (!t.exact || position == t.position):
+		w.lane.Tail = position
+	case time.Since(w.opened) < w.opts.AckTimeout && t.exact && t.position.Compare(last) > 0:
+		// A predecessor's last messages, which were on their way.
+		w.lane.Tail, w.lane.Begun = t.position, true
+		f.forget(t.seq)
+	default:
+		return fenced(w.opts.Stream, f.acked, t)
+	}
+	w.out.chained = t.replicas == 1
+	f.begin(w.inbox, t.seq)
+	return w.final(t, next, fault)
+}
+
+func fenced(stream string, expected uint64, t *tail) error {
+	what := "a message without a position"
+	if !t.position.IsZero() {
+		what = "position " + t.position.String()
+	}
+	return &sinks.FencedError{
+		Place: place(stream), Position: t.position,
+		Reason: fmt.Sprintf("its last message is %d (%s, subject %q), not %d; a stream has one writer: stop the other one, then start this one again",
+			t.seq, what, t.subject, expected),
+	}
+}
+
+// final returns an error for a message that the server will never take: the
+// next one, at a position.
+func (w *writer) final(t *tail, next listeners.Position, fault error) error {
+	var api *natsjs.APIError
+	if !errors.As(fault, &api) {
+		return nil
+	}
+	limit, remedy := t.limit, "raise max_msg_size of the stream, or leave the large column out of the publication"
+	switch api.ErrorCode {
+	case codeStreamSealed, codeStreamNotMatch:
+		return &sinks.PlaceError{Place: place(w.opts.Stream), Err: fault, Reason: "it takes no messages of this firehose any more; see who changed it"}
+	case codeHeaderTooLarge:
+		limit, remedy = 64<<10, "the headers hold the key twice: choose a shorter replica identity"
+	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
+	default:
+		return nil
+	}
+	return &sinks.TooLargeError{Place: place(w.opts.Stream), Position: next, Limit: limit, Remedy: remedy}
+}

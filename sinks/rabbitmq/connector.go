@@ -1,0 +1,281 @@
+package rabbitmq
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/rowcall/rowcall/sinks"
+)
+
+const (
+	defaultTimeout   = 5 * time.Second
+	defaultHeartbeat = 10 * time.Second
+)
+
+// ConnectOptions set up a [Connector]. Nil and zero mean the defaults.
+type ConnectOptions struct {
+	// Name is what the server's monitoring shows. Default "rowcall".
+	Name string
+	// TLS is used for amqps:// URLs. Default: the system's roots, and the
+	// URL's host as the server's name.
+	TLS *tls.Config
+	// Timeout bounds each attempt to connect, and each write to a server that
+	// does not read. Default 5s.
+	Timeout time.Duration
+	// Heartbeat is how often both sides say that they are there: a server or
+	// worker that vanishes without a word is noticed after two to three of
+	// them. Default 10s.
+	Heartbeat time.Duration
+	// Dial makes the network connection, under TLS. Default: [net.Dialer].
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// A Connector connects to a RabbitMQ server, again whenever a connection is
+// lost, and is shared by what works over it. It has up to two connections: one
+// to publish and one for all else, since a server that runs out of memory or
+// disk stops reading from connections that publish, and acknowledgements must
+// not wait behind that. Its methods may be called concurrently.
+type Connector struct {
+	url    string // with the password
+	server string // for people
+	opts   ConnectOptions
+
+	publishing slot
+	other      slot
+	// locks are held in this process before the server's, which hold between
+	// connections only.
+	locks sync.Map // of string to chan struct{}
+
+	closed atomic.Bool
+	wg     sync.WaitGroup
+}
+
+// A slot is one connection, made when it is needed.
+type slot struct {
+	purpose string
+	turn    chan struct{} // holds one while the connection is looked at or made
+	conn    *amqp.Connection
+	blocked atomic.Pointer[string] // why the server takes nothing at the moment
+}
+
+// An UnreachableError says which server did not answer, or refused. It holds
+// no credentials.
+type UnreachableError struct {
+	Server string // host:port/vhost
+	Err    error
+}
+
+// Error implements error.
+func (e *UnreachableError) Error() string {
+	return fmt.Sprintf("RabbitMQ is not reachable at %s: %v", e.Server, e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *UnreachableError) Unwrap() error { return e.Err }
+
+// NewConnector starts nothing and talks to nobody; connections are made when
+// they are needed. Whoever calls it closes it, after what works over it. The URL
+// is
+//
+//	amqp[s]://[user[:password]@]host[:port][/vhost]
+//
+// with the user guest, port 5672 (amqps: 5671) and vhost "/" as defaults. The
+// error never shows the password.
+func NewConnector(serverURL string, opts *ConnectOptions) (*Connector, error) {
+	var o ConnectOptions
+	if opts != nil {
+		o = *opts
+	}
+	if o.Name == "" {
+		o.Name = "rowcall"
+	}
+	if o.Timeout == 0 {
+		o.Timeout = defaultTimeout
+	}
+	if o.Heartbeat == 0 {
+		o.Heartbeat = defaultHeartbeat
+	}
+	if o.Dial == nil {
+		o.Dial = new(net.Dialer).DialContext
+	}
+	var faults []error
+	u, err := url.Parse(serverURL)
+	switch {
+	case err != nil: // the error quotes the URL
+		faults = append(faults, errors.New("the URL is not one: amqp://user:password@host:port/vhost"))
+	case u.Scheme != "amqp" && u.Scheme != "amqps":
+		faults = append(faults, fmt.Errorf("the URL's scheme is %q, want amqp or amqps", u.Scheme))
+	}
+	if o.Timeout < 0 || o.Heartbeat < time.Second {
+		faults = append(faults, fmt.Errorf("the Timeout %s must not be negative, nor the Heartbeat %s less than a second", o.Timeout, o.Heartbeat))
+	}
+	c := &Connector{
+		url: serverURL, opts: o,
+		publishing: slot{purpose: "publish", turn: make(chan struct{}, 1)}, other: slot{purpose: "consume", turn: make(chan struct{}, 1)},
+	}
+	if len(faults) == 0 {
+		parsed, err := amqp.ParseURI(serverURL)
+		if err != nil {
+			faults = append(faults, errors.New("the URL is not one: amqp://user:password@host:port/vhost"))
+		}
+		c.server = fmt.Sprintf("%s/%s", net.JoinHostPort(parsed.Host, fmt.Sprint(parsed.Port)), strings.TrimPrefix(parsed.Vhost, "/"))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, fmt.Errorf("rabbitmq: %w", err)
+	}
+	return c, nil
+}
+
+// Server returns the server's address and vhost, without user and password.
+func (c *Connector) Server() string { return c.server }
+
+// Ping connects, unless that was done, and returns an [UnreachableError] if it
+// fails.
+func (c *Connector) Ping(ctx context.Context) error {
+	_, err := c.connection(ctx, &c.other)
+	return err
+}
+
+// Close closes the connections and waits for what served them.
+func (c *Connector) Close() {
+	c.closed.Store(true)
+	for _, s := range []*slot{&c.publishing, &c.other} {
+		s.turn <- struct{}{}
+		if s.conn != nil {
+			_ = s.conn.CloseDeadline(time.Now().Add(c.opts.Timeout))
+		}
+		<-s.turn
+	}
+	c.wg.Wait()
+}
+
+// connection returns a slot's connection and makes it if there is none.
+func (c *Connector) connection(ctx context.Context, s *slot) (*amqp.Connection, error) {
+	select {
+	case s.turn <- struct{}{}:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	defer func() { <-s.turn }()
+	if c.closed.Load() {
+		return nil, sinks.ErrCommandsClosed
+	}
+	if s.conn != nil && !s.conn.IsClosed() {
+		return s.conn, nil
+	}
+	conn, err := c.dial(ctx, s.purpose)
+	if err != nil {
+		if ctx.Err() != nil {
+			err = context.Cause(ctx)
+		}
+		return nil, &UnreachableError{Server: c.server, Err: err}
+	}
+	s.blocked.Store(nil)
+	alarms := conn.NotifyBlocked(make(chan amqp.Blocking))
+	c.wg.Go(func() {
+		for alarm := range alarms { // closed with the connection
+			if s.blocked.Store(nil); alarm.Active {
+				s.blocked.Store(&alarm.Reason)
+			}
+		}
+	})
+	s.conn = conn
+	return conn, nil
+}
+
+func (c *Connector) dial(ctx context.Context, purpose string) (*amqp.Connection, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.opts.Timeout, fmt.Errorf("no connection within %s: %w", c.opts.Timeout, context.DeadlineExceeded))
+	defer cancel()
+	properties := amqp.NewConnectionProperties()
+	properties.SetClientConnectionName(c.opts.Name + " (" + purpose + ")")
+	var stop func() bool
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
+	return amqp.DialConfig(c.url, amqp.Config{
+		Heartbeat:       c.opts.Heartbeat,
+		TLSClientConfig: c.opts.TLS.Clone(),
+		Properties:      properties,
+		Dial: func(network, address string) (net.Conn, error) {
+			conn, err := c.opts.Dial(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			// Until the handshake is through. The library knows no context.
+			stop = context.AfterFunc(ctx, func() { conn.Close() })
+			return &boundedWriter{Conn: conn, timeout: c.opts.Timeout}, nil
+		},
+	})
+}
+
+// A boundedWriter gives up a server that does not read: without it a write
+// waits as long as the server says that it is alive.
+type boundedWriter struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (w *boundedWriter) Write(p []byte) (int, error) {
+	if err := w.SetWriteDeadline(time.Now().Add(w.timeout)); err != nil {
+		return 0, err
+	}
+	return w.Conn.Write(p)
+}
+
+// channel opens a channel, on which the caller closes.
+func (c *Connector) channel(ctx context.Context, s *slot) (*amqp.Channel, error) {
+	conn, err := c.connection(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	var ch *amqp.Channel
+	if err := c.await(ctx, func() (err error) {
+		ch, err = conn.Channel()
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("open a channel at %s: %w", c.server, err)
+	}
+	return ch, nil
+}
+
+// await runs a call that knows no context. When ctx ends, the call is left to
+// itself: it ends with its connection at the latest, and Close waits for it.
+func (c *Connector) await(ctx context.Context, call func() error) error {
+	done := make(chan error, 1)
+	c.wg.Go(func() { done <- call() })
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// withChannel runs a few calls on a channel of its own, which is closed behind
+// them. What do sets must not be looked at after an error.
+func (c *Connector) withChannel(ctx context.Context, do func(*amqp.Channel) error) error {
+	conn, err := c.connection(ctx, &c.other)
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, func() error {
+		ch, err := conn.Channel()
+		if err != nil {
+			return fmt.Errorf("open a channel at %s: %w", c.server, err)
+		}
+		defer ch.Close()
+		return do(ch)
+	})
+}

@@ -1,0 +1,73 @@
+// Package rabbitmq keeps commands in RabbitMQ, and publishes events to it. It
+// works with RabbitMQ 3.10 and later, over AMQP 0-9-1, without the management
+// plugin.
+//
+// A [Connector] connects, and connects again. [NewCommandBroker] makes a
+// [sinks.CommandBroker] of it; package sinks says what is promised of commands,
+// and docs/commands.md compares the brokers.
+//
+// # Queues
+//
+// Queue fleet is made of quorum queues, which store a message on a majority of
+// their servers before they confirm it:
+//
+//   - cmd.fleet has the commands. A message's type is the command's name;
+//     headers are CloudEvents ("cloudEvents:id", …) and Rowcall-Expires,
+//     Rowcall-Not-Before and Rowcall-Attempts. Only the type has to be there: any
+//     client can send a command, through the default exchange.
+//   - dlq.fleet has the dead letters, with the headers Rowcall-Dead-Reason,
+//     -Error, -Attempts, -Worker, -Time, -Origin. cmd.fleet dead-letters there
+//     what the server gives up after 1,000 deliveries without an end.
+//   - cmd.fleet.wait.16, .128, … .268435456 hold what is delivered later, each
+//     for so many milliseconds, and dead-letter at least once back into
+//     cmd.fleet.
+//   - rowcall.commands has one message for all queues: which there are, and who
+//     owns them. AMQP can tell neither. Delete it and both are forgotten, until
+//     programs open their queues again.
+//
+// An exclusive queue whose name ends in .lock is a lock while it is there, and
+// rowcall.reply.… is where a caller of [sinks.Commands.Call] waits.
+// [CommandOptions.Prefix] begins all these names. A user needs the permissions
+// configure, write and read on them, and on the default exchange.
+//
+// A queue is created at its first use, which takes a second. One that is there
+// may have other limits; one of another kind is a [sinks.QueueError].
+//
+// # What is promised
+//
+//   - A command for which Send returned nil is confirmed by its queue. What no
+//     queue takes comes back (mandatory) and is an error, not lost.
+//   - Retries, delays and dead letters are stored, and confirmed, before the
+//     command is taken off its queue: a crash in between repeats it.
+//   - Attempts are counted in the message, so that the server's own limit
+//     (20 deliveries from RabbitMQ 4.0 on) does not end a command early. What the
+//     server itself delivers again, since a worker died or lost its connection,
+//     counts too.
+//   - A delay is not shorter than asked for, by the clocks of the programs, and
+//     longer by 16 ms and a few steps. While no worker runs, a command that is
+//     due waits for one.
+//   - A worker's death is noticed with its connection; a machine's that says no
+//     more, after two to three heartbeats.
+//   - A queue has one owner, for good.
+//
+// # What is not
+//
+//   - RabbitMQ remembers no ids: a command that is sent again, because its
+//     confirmation was lost, is stored again. Serve with a [sinks.Inbox] for an
+//     effect once.
+//   - AMQP does not tell what is with a worker: [sinks.QueueStatus].Running
+//     counts this process's own, and Oldest is not set.
+//     rabbitmqctl list_queues name messages_unacknowledged knows.
+//   - To look at dead letters is to take them out and put them back, under a lock
+//     and in order. While somebody looks, the server counts none. Each letter is
+//     held in memory.
+//   - Until 3.11 the server takes a command back after 30 minutes, however alive
+//     its worker is, unless its consumer_timeout is raised; the handler's
+//     context then ends with [sinks.ErrLeaseLost]. From 3.12 on queues are created
+//     with 24 hours.
+//   - A full queue ([CommandOptions.MaxMessages]) refuses what retries and
+//     delays bring back, too; the server tries these again every 3 minutes.
+//   - A quorum queue that is less than about a second old when its only server
+//     crashes may be unusable afterwards: delete it. No command is confirmed
+//     before that second is over.
+package rabbitmq
