@@ -85,13 +85,9 @@
 // history. What they do not keep is the borders of transactions, and of several
 // changes of a key, while a reader is behind, only the last.
 //
-// Not promised: several processes do not share the work of one source; each
-// hears everything; see below for that. A message that somebody deleted from the middle of a stream
-// is not missed. Text of values is that of JSON, so it differs from what Postgres writes
-// for times and booleans.
-//
-// A firehose holds one database. Regions count their positions each for
-// itself, so a stream for several of them would have no order.
+// Not promised: a message that somebody deleted from the middle of a stream is
+// not missed. Text of values is that of JSON, so it differs from what Postgres
+// writes for times and booleans.
 //
 // # Groups
 //
