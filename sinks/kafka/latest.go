@@ -41,24 +41,24 @@ func LatestName(database string) string { return "latest." + sinks.EscapeToken(d
 // What the package promises of order, acknowledgements and fencing holds. Each
 // record is stored once, but tombstones may be there again after a crash. A
 // transaction is visible at once to readers with isolation.level=read_committed,
-// unless there is a truncate in it; a snapshot is not. For a
-// truncate and a reset all records are read that were stored in the topics since the last one; in memory
-// are some of them at a time.
+// unless there is a truncate in it; a snapshot is not. For a truncate and a reset
+// the records are read that were stored since the last one, or since ever after a
+// start, a few MiB of them at a time.
 //
-// These end the subscription with a [TopicError]: a table without a key; an
-// update whose row has columns that Postgres left out, since Kafka cannot be asked for the value of
-// a key (give tables with large values REPLICA IDENTITY FULL: then the old row has
-// them, and they are filled in); a topic that exists and whose
-// cleanup.policy is not compact.
+// These end the subscription with a [TopicError]: a table without a key; an update
+// with columns that Postgres left out, since Kafka cannot be asked for the value
+// of a key (give tables with large values REPLICA IDENTITY FULL: then the old row
+// has them, and they are filled in); a topic that exists and whose cleanup.policy
+// is not compact.
 //
 // Options are those of [New], but for Retention, which has no meaning here, and
 // [sinks.TooLargePark], since nothing would remove the bodies of records that are
 // compacted away. The default of TransactionalID is "rowcall-" and [LatestName].
 //
-// A partition whose last tombstones were compacted away, a day after the delete unless
-// delete.retention.ms of the topic says otherwise, ends earlier for a firehose
-// that starts: what the source then sends again from behind that is stored again, with the same state at the
-// end.
+// A partition whose last tombstones were compacted away, a day after the delete
+// unless delete.retention.ms of the topic says otherwise, ends earlier for a
+// firehose that starts. What the source then sends again from behind that is
+// stored again, with the same state at the end.
 func NewLatest(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	o := opts.withDefaults(database)
 	if opts == nil || opts.TransactionalID == "" {

@@ -50,8 +50,9 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 	f := latest(t, b.cluster, kafka.Options{})
 	commit := batches[len(batches)-1].Position.Commit
 	deadline := time.Now().Add(time.Minute)
-	for n := 0; ; {
-		if n = len(records(t, b.cluster, notesTopic)); n < 3*len(rows)+200 {
+	for {
+		n := len(records(t, b.cluster, notesTopic))
+		if n < 3*len(rows)+200 {
 			t.Logf("%d records for %d rows", n, len(rows))
 			break
 		}

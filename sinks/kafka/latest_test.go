@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/twmb/franz-go/pkg/kerr"
+	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 	"github.com/twmb/franz-go/pkg/kmsg"
 
@@ -492,4 +493,32 @@ func TestLatestStateHasOneWriter(t *testing.T) {
 		t.Errorf("the first writer = %v, want a FencedError", err)
 	}
 	wantTable(t, c, "the table", map[string]string{"a": "a=1", "b": "b=2"})
+}
+
+// What a truncate has to read is read in the end, whatever happens to brokers and
+// connections.
+func TestLatestStateIsTruncatedWhileBrokersFail(t *testing.T) {
+	for name, fault := range map[string]kfake.Fault{
+		"ends are not known":     {Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: 6},
+		"nothing can be read":    {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 12},
+		"a disk is out of order": {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := run(t)
+			w := new(suiteWire)
+			f := latest(t, c, kafka.Options{Client: []kgo.Opt{kgo.Dialer(w.dial)}})
+			var events []listeners.Event
+			for i := range 100 {
+				events = append(events, create(fmt.Sprint(i), "1"))
+			}
+			store(t, f, []*listeners.Batch{transaction(1, events...)})
+			c.ShufflePartitionLeaders()
+			injected := c.Fault(fault)
+			w.lose.Store(5)
+			store(t, f, []*listeners.Batch{transaction(2, truncate(), create("a", "1"))})
+			injected.Remove()
+			wantTable(t, c, "the table", map[string]string{"a": "a=1"})
+		})
+	}
 }
