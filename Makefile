@@ -9,6 +9,7 @@ GOLANGCI_LINT_VERSION := v2.15.0
 # What test-postgres-matrix tests with, and for how long soak goes on.
 VERSIONS ?= 14 15 16 17 18
 MINUTES ?= 10
+FAULTS ?= 100
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -38,8 +39,10 @@ test-kafka: need-go need-cc need-maven ## the Kafka firehose against a real brok
 		rm -rf '$(ROWCALL_KAFKA_LIBS)' && mv '$(ROWCALL_KAFKA_LIBS).part' '$(ROWCALL_KAFKA_LIBS)'; }
 	ROWCALL_KAFKA_LIBS='$(ROWCALL_KAFKA_LIBS)' CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 9m -run RealBroker -v ./sinks/kafka
 
-soak: need-postgres need-cc ## random histories with crashes, MINUTES=10 long; a failure prints its seed
+soak: need-postgres need-cc need-rabbitmq ## random histories with crashes, MINUTES=10 long, then FAULTS=100 of each kind for the sinks; a failure prints its seed
 	ROWCALL_SOAK=$(MINUTES)m CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^TestRandomHistory$$' -v ./cdc
+	[ $(FAULTS) = 0 ] || ROWCALL_FIREHOSE_FAULTS=$(FAULTS) ROWCALL_COMMAND_FAULTS=$(FAULTS) ROWCALL_GROUP_FAULTS=$(FAULTS) \
+		CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^Test(Firehoses|Commands|Groups)' ./sinks/jetstream ./sinks/kafka ./sinks/rabbitmq
 
 lint: need-go ## run golangci-lint at the pinned version
 	@set -e; \

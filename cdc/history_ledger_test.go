@@ -47,6 +47,7 @@ type ledger struct {
 	mu     sync.Mutex
 	tables map[string]map[string]historyRow // by collection and key
 	last   listeners.Position
+	live   bool // the last snapshot is stored to its end
 	err    error
 	events int
 	resets int
@@ -58,6 +59,14 @@ func (l *ledger) fail(format string, args ...any) {
 	if l.err == nil {
 		l.err = fmt.Errorf(format, args...)
 	}
+}
+
+// isLive reports whether the tables are whole. Before, a snapshot that goes on is
+// told the changes of those tables alone that it has read.
+func (l *ledger) isLive() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.live
 }
 
 // failed returns the first thing that cannot be.
@@ -80,10 +89,11 @@ func (l *ledger) store(b *listeners.Batch) {
 		if b.Position.Compare(l.last) < 0 {
 			l.fail("reset at %s comes after %s", b.Position, l.last)
 		}
-		l.tables, l.last = make(map[string]map[string]historyRow), b.Position
+		l.tables, l.last, l.live = make(map[string]map[string]historyRow), b.Position, false
 		l.resets++
 		return
 	}
+	l.live = l.live || b.Kind == listeners.Live
 	if !b.First || !b.Last {
 		l.parts++
 	}
@@ -317,7 +327,7 @@ func (s *session) check(b *listeners.Batch) error {
 		return nil
 	}
 	s.open = nil
-	if b.Kind != listeners.Changes {
+	if b.Kind != listeners.Changes || !s.ledger.isLive() {
 		return nil
 	}
 	// Each transaction's last event says how many there are.

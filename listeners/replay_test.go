@@ -3,6 +3,7 @@ package listeners_test
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -14,9 +15,12 @@ import (
 // there on from the feed.
 func TestReplayTellsWhatTheFeedDoesNotHave(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
 		var asked []listeners.Position
 		f := listeners.NewFeed(&listeners.FeedOptions{Replay: func(_ context.Context, from listeners.Position, emit func(*listeners.Batch) error) (listeners.Position, error) {
+			mu.Lock()
 			asked = append(asked, from)
+			mu.Unlock()
 			if from.Commit < 2 {
 				return listeners.Position{}, &listeners.HistoryError{}
 			}
@@ -48,6 +52,8 @@ func TestReplayTellsWhatTheFeedDoesNotHave(t *testing.T) {
 				t.Errorf("CloseWait = %v, Err() = %v", err, s.Err())
 			}
 		}
+		mu.Lock()
+		defer mu.Unlock()
 		if len(asked) != 3 {
 			t.Errorf("it was asked for %v, want three positions", asked)
 		}

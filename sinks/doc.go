@@ -88,6 +88,16 @@
 // source hear. A broker implements [Log]; jetstream.NewSource and kafka.NewSource
 // make one.
 //
+// # Firehose
+//
+// A [Firehose] stores the batches of a source with a broker, and [Firehose.Read]
+// reads them back. A broker implements [FirehoseBroker], which moves messages and says
+// what became of them; encoding, partitions, the window of messages in flight, trying
+// again, what is stored already, messages that are too large, and figures are the
+// firehose's. Packages of brokers make it: jetstream.New, kafka.New. Its errors are
+// the same for all: [UnreachableError], [PlaceError], [FencedError], [EpochError],
+// [TooLargeError].
+//
 // # Groups
 //
 // A [Group] is a member of a consumer group: processes that share the work of one

@@ -194,8 +194,8 @@ func TestEachSettingOfTheExampleIsValid(t *testing.T) {
 	if err != nil {
 		t.Fatalf("readConfig of all that the example names = %v; it is:\n%s", err, all)
 	}
-	if got, want := len(c.values), len(settings()); got != want || len(c.to) != 2 {
-		t.Errorf("the example names %d settings and %d places, want %d and 2", got, len(c.to), want)
+	if got, want := len(c.values), len(settings()); got != want || len(c.to) != 3 {
+		t.Errorf("the example names %d settings and %d places, want %d and 3", got, len(c.to), want)
 	}
 	for _, s := range targetSettings() {
 		if !regexp.MustCompile(`(?m)^    #` + s.key + ": ").MatchString(example) {

@@ -49,7 +49,11 @@ func writeTargetExample(b *strings.Builder, kind, said string) {
 		case said == "" || !s.fits(said) || s.key == "name":
 			b.WriteString(comment("    ", s.help))
 		}
-		fmt.Fprintf(b, "    #%s: %s\n", s.key, s.example)
+		example := s.example
+		if s.key == "name" {
+			example += "-" + kind // no two may have the same
+		}
+		fmt.Fprintf(b, "    #%s: %s\n", s.key, example)
 	}
 }
 

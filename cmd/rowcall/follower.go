@@ -13,6 +13,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
 
 // A follower is a destination that the journal feeds.
@@ -76,7 +77,8 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 // passes reports whether trying again may help.
 func passes(err error) bool {
 	_, unreachable := errors.AsType[*sinks.UnreachableError](err)
-	return unreachable || errors.Is(err, context.DeadlineExceeded)
+	_, rabbit := errors.AsType[*rabbitmq.UnreachableError](err)
+	return unreachable || rabbit || errors.Is(err, context.DeadlineExceeded)
 }
 
 // feed opens the destination and feeds it until something ends that.
@@ -109,7 +111,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	var aside sync.WaitGroup
 	ended := make(chan struct{})
 	running, stop := context.WithCancel(ctx)
-	aside.Go(func() { f.saveWhile(ended, keeper, sub) })
+	aside.Go(func() { f.saveWhile(ended, keeper, sub, guarded) })
 	aside.Go(func() { closeSoon(ctx, ended, sub) })
 	aside.Go(func() {
 		defer stop() // a source runs on without its subscriptions
@@ -121,7 +123,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	err = source.Run(running)
 	close(ended)
 	aside.Wait()
-	f.save(context.WithoutCancel(ctx), keeper, sub)
+	f.save(context.WithoutCancel(ctx), keeper, sub, guarded)
 	if _, ok := errors.AsType[*sinks.HistoryError](err); ok {
 		err = &gapError{stream: f.journal.stream, name: f.name, after: f.stored(), err: err}
 	}
@@ -146,13 +148,13 @@ func closeSoon(ctx context.Context, ended <-chan struct{}, sub *listeners.Subscr
 }
 
 // saveWhile saves what is stored now and then.
-func (f *follower) saveWhile(ended <-chan struct{}, keeper listeners.PositionKeeper, sub *listeners.Subscription) {
+func (f *follower) saveWhile(ended <-chan struct{}, keeper listeners.PositionKeeper, sub *listeners.Subscription, guarded *gapGuard) {
 	tick := time.NewTicker(followerSave)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
-			f.save(context.Background(), keeper, sub)
+			f.save(context.Background(), keeper, sub, guarded)
 		case <-ended:
 			return
 		}
@@ -161,9 +163,9 @@ func (f *follower) saveWhile(ended <-chan struct{}, keeper listeners.PositionKee
 
 // save saves what is stored now. If that fails, the old position is as good:
 // the broker knows what it has.
-func (f *follower) save(ctx context.Context, keeper listeners.PositionKeeper, sub *listeners.Subscription) {
+func (f *follower) save(ctx context.Context, keeper listeners.PositionKeeper, sub *listeners.Subscription, guarded *gapGuard) {
 	at := sub.Stored()
-	if at.Compare(f.stored()) <= 0 || at.Commit == 0 { // the second: a live marker in an empty stream
+	if at.Compare(f.stored()) <= 0 || !guarded.goesOn(at) {
 		return
 	}
 	if err := keeper.Save(ctx, at); err != nil {

@@ -42,6 +42,7 @@ type gapGuard struct {
 	after    listeners.Position // of the last batch
 	told     bool               // a reset came last
 	events   atomic.Int64       // that were handed over
+	began    atomic.Pointer[listeners.Position]
 }
 
 // OnBatch implements [listeners.Listener].
@@ -58,12 +59,22 @@ func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		}
 		g.told = false
 	}
+	if b.Kind == listeners.Reset {
+		g.began.Store(&b.Position)
+	}
 	g.fresh = g.fresh && b.Kind == listeners.Live // as an empty stream begins
 	if !g.told {
 		g.after = b.Position
 	}
 	g.events.Add(int64(len(b.Events)))
 	return g.listener.OnBatch(ctx, b)
+}
+
+// goesOn reports whether a reader can go on behind a position. It cannot behind
+// a reset alone, whose position may be that of the first row that follows.
+func (g *gapGuard) goesOn(at listeners.Position) bool {
+	began := g.began.Load()
+	return at.Commit > 0 && (began == nil || at != *began) // a live marker in an empty stream has no commit
 }
 
 // durable returns the guard as what its listener is.

@@ -135,7 +135,7 @@ func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
 		batches = append(batches, transaction(i+1, 5))
 	}
 	store(t, f, batches[:1])
-	s := source(t, anyOf(t, servers), &jetstream.SourceOptions{Start: jetstream.Start{Oldest: true}})
+	s := source(t, anyOf(t, servers), &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	r := new(listenertest.Recorder)
 	subscribe(t, s, r, nil)
 	start(t, s)

@@ -21,7 +21,9 @@
 // Complete: nothing is dropped. What cannot be stored for the time being is
 // tried again for as long as the subscription lives; what can never be stored
 // (a message larger than the server allows) ends the subscription with an error
-// that names it.
+// that names it. With [Options].TooLarge set to [sinks.TooLargePark], such a
+// message's body goes into the object store [ParkedName], and the stream has a small
+// message in its place; sources fetch the body, and other readers use [Unpark].
 //
 // Acknowledged: [sinks.Firehose.Stored] never runs ahead of the server's
 // acknowledgements.
@@ -83,13 +85,9 @@
 // history. What they do not keep is the borders of transactions, and of several
 // changes of a key, while a reader is behind, only the last.
 //
-// Not promised: several processes do not share the work of one source; each
-// hears everything; see below for that. A message that somebody deleted from the middle of a stream
-// is not missed. Text of values is that of JSON, so it differs from what Postgres writes
-// for times and booleans.
-//
-// A firehose holds one database. Regions count their positions each for
-// itself, so a stream for several of them would have no order.
+// Not promised: a message that somebody deleted from the middle of a stream is
+// not missed. Text of values is that of JSON, so it differs from what Postgres
+// writes for times and booleans.
 //
 // # Groups
 //

@@ -484,10 +484,12 @@ func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "GRID_TRAINS_TICKETS"); err != nil {
 		t.Fatal(err)
 	}
-	// Another stream, which begins in the midst of something.
-	if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "GRID_TRAINS_TICKETS", Subjects: []string{"grid.trains.tickets.>"}, MaxMsgs: 1}); err != nil {
-		t.Fatal(err)
-	}
+	// Another stream, which begins in the midst of something. The server may still
+	// be at work on the files of the old one.
+	eventually(t, "the stream is made anew", func() bool {
+		_, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "GRID_TRAINS_TICKETS", Subjects: []string{"grid.trains.tickets.>"}, MaxMsgs: 1})
+		return err == nil
+	})
 	for range 2 {
 		if _, err := js.Publish(t.Context(), "grid.trains.tickets.other", nil); err != nil {
 			t.Fatal(err)

@@ -85,7 +85,7 @@ func (b *broker) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for client.Ping(t.Context()) != nil {
 		if time.Now().After(deadline) {
 			text, _ := os.ReadFile(log.Name())

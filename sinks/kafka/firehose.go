@@ -136,8 +136,12 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		s.txID = w.opts.TransactionalID
 		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(w.opts.TransactionTimeout))
 	}
-	// Brokers may be away for long. Nothing is given up but by a context.
-	opts = append(opts, kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))
+	if err := w.ping(ctx); err != nil {
+		return none, err
+	}
+	// Brokers may be away for long, and hang up as they start or end. Nothing is
+	// given up but by a context.
+	opts = append(opts, kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0), kgo.AlwaysRetryEOF())
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
 		return none, fmt.Errorf("kafka: %w", err)
@@ -153,13 +157,24 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	return none, nil
 }
 
-func (w *writer) begin(ctx context.Context, s *sender) error {
-	if err := s.client.Ping(ctx); err != nil {
+// ping finds out whether the brokers can be talked to: one that hangs up does not
+// like how it is talked to.
+func (w *writer) ping(ctx context.Context) error {
+	client, err := kgo.NewClient(append(w.base(), kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))...)
+	if err != nil {
+		return fmt.Errorf("kafka: %w", err)
+	}
+	defer client.Close()
+	if err := client.Ping(ctx); err != nil {
 		return &sinks.UnreachableError{
 			Broker: "Kafka", Servers: w.brokers.seeds, Err: err,
 			Remedy: "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener",
 		}
 	}
+	return nil
+}
+
+func (w *writer) begin(ctx context.Context, s *sender) error {
 	if s.txID != "" {
 		// Now, and not with the first record: it ends what the predecessor has
 		// open, and the look at the topics comes after it.

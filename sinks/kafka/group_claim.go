@@ -208,7 +208,7 @@ func (c *groupClaim) part(ctx context.Context, r *kgo.Record, open bool) (sinks.
 		return ""
 	}
 	if attribute("sequence") == "" {
-		c.session.member.Logger.Warn("a record is no event and is left out", "topic", c.topic, "partition", c.partition, "offset", r.Offset)
+		c.session.member.Logger.WarnContext(ctx, "a record is no event and is left out", "topic", c.topic, "partition", c.partition, "offset", r.Offset)
 		return p, nil
 	}
 	var err error

@@ -33,38 +33,35 @@ func prefix(t testing.TB, s *rabbitserver.Server) string {
 		if t.Failed() {
 			t.Logf("the end of the server's log:\n%s", s.LogTail(30))
 		}
-		removeQueues(ctx, t, s, p)
+		removeQueues(t, s, p)
 	})
 	return p
 }
 
-// removeQueues keeps the node quick to restart.
-func removeQueues(ctx context.Context, t testing.TB, s *rabbitserver.Server, prefix string) {
+// removeQueues keeps the node quick to restart. To delete a queue that does not
+// exist is no error.
+func removeQueues(t testing.TB, s *rabbitserver.Server, prefix string) {
 	t.Helper()
-	list, err := s.Ctl(ctx, "list_queues", "--no-table-headers", "name")
-	if err != nil {
-		t.Logf("list_queues: %v", err)
-		return
-	}
 	conn, err := amqp.Dial(s.URL())
 	if err != nil {
 		t.Logf("connect: %v", err)
 		return
 	}
 	defer conn.Close()
-	for name := range strings.FieldsSeq(list) {
-		if !strings.HasPrefix(name, prefix) {
-			continue
-		}
-		ch, err := conn.Channel()
-		if err != nil {
-			t.Logf("channel: %v", err)
+	ch, err := conn.Channel()
+	if err != nil {
+		t.Logf("channel: %v", err)
+		return
+	}
+	names := []string{"all", "cmd.fleet", "dlq.fleet", "rowcall.commands"}
+	for ms := int64(16); ms <= 268435456; ms *= 8 {
+		names = append(names, fmt.Sprint("cmd.fleet.wait.", ms))
+	}
+	for _, name := range names {
+		if _, err := ch.QueueDelete(prefix+name, false, false, false); err != nil {
+			t.Logf("delete queue %s: %v", name, err)
 			return
 		}
-		if _, err := ch.QueueDelete(name, false, false, false); err != nil {
-			t.Logf("delete queue %s: %v", name, err)
-		}
-		ch.Close()
 	}
 }
 

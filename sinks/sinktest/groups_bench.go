@@ -62,7 +62,7 @@ func groupOptions() *sinks.GroupOptions {
 // shortOptions are those of a test in which members die.
 func shortOptions() *sinks.GroupOptions {
 	o := groupOptions()
-	o.Lease = shortLease
+	o.Lease, o.DrainTimeout = shortLease, shortLease
 	return o
 }
 
