@@ -45,6 +45,7 @@ offsets.topic.replication.factor=1
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
+log.cleaner.backoff.ms=100
 `, port, controller, filepath.Join(b.dir, "data"))
 	if err := os.WriteFile(b.config(), []byte(properties), 0o600); err != nil {
 		t.Fatal(err)

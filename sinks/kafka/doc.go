@@ -64,6 +64,17 @@
 // A partition whose retention has removed every record has lost its writer's
 // place: after a restart the firehose stores again what its source sends again.
 //
+// # Latest state
+//
+// [NewLatest] keeps the latest state of each key in compacted topics, one for each
+// table, such as "latest.shop.public.seats": for readers that want the table and
+// not what has happened to it, such as caches, a KTable, or a connector that
+// writes into another store. A record's key is the key's text, and a row that is
+// gone is a tombstone, as is every row of a table that is truncated, and every row
+// that was there before a new snapshot. A reader that keeps the last value of each key
+// has the table, whether the topic was compacted meanwhile or not. It is for
+// readers of Kafka; [NewSource] does not read it.
+//
 // # Reading
 //
 // The source of [NewSource] hands its listeners the batches that listeners of the

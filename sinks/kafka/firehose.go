@@ -35,10 +35,17 @@ const (
 // where sasl may also be scram-sha-256 or scram-sha-512. The error names every
 // option that is wrong, and never the password.
 func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
-	o := opts.withDefaults(database)
-	faults := o.validate()
+	w, err := newWriter(brokersURL, database, opts.withDefaults(database))
+	if err != nil {
+		return nil, err
+	}
+	return sinks.NewFirehose(w, w.config()), nil
+}
+
+// newWriter returns a writer, or an error that names these faults and those of the options.
+func newWriter(brokersURL, database string, o Options, faults ...string) (*writer, error) {
 	scope := sinks.FirehoseScope{Source: database}
-	faults = append(faults, scope.Faults()...)
+	faults = append(append(faults, o.validate()...), scope.Faults()...)
 	b, err := parseURL(brokersURL)
 	if err != nil {
 		faults = append(faults, err.Error())
@@ -46,11 +53,18 @@ func New(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	if len(faults) > 0 {
 		return nil, fmt.Errorf("kafka: %s", strings.Join(faults, "; "))
 	}
-	w := &writer{url: brokersURL, brokers: b, database: database, opts: o, queue: newQueue(), topics: make(map[string]*topic)}
-	return sinks.NewFirehose(w, sinks.FirehoseConfig{
-		Scope: scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
+	return &writer{
+		url: brokersURL, brokers: b, database: database, scope: scope, prefix: scope.Address() + ".",
+		opts: o, queue: newQueue(), topics: make(map[string]*topic),
+	}, nil
+}
+
+func (w *writer) config() sinks.FirehoseConfig {
+	o := &w.opts
+	return sinks.FirehoseConfig{
+		Scope: w.scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
 		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
-	}), nil
+	}
 }
 
 // A writer is the [sinks.FirehoseBroker] of a database's topics.
@@ -58,6 +72,9 @@ type writer struct {
 	url      string // with the password
 	brokers  *brokers
 	database string
+	scope    sinks.FirehoseScope
+	prefix   string // of the topics' names, with the last dot
+	compacts bool   // the topics keep the latest record of each key alone
 	opts     Options
 	queue    *queue
 
@@ -83,7 +100,7 @@ var (
 )
 
 // Name returns what the names of the topics begin with.
-func (w *writer) Name() string { return sinks.DatabaseAddress(w.database) }
+func (w *writer) Name() string { return strings.TrimSuffix(w.prefix, ".") }
 
 func (w *writer) Where() string { return w.brokers.String() }
 
@@ -198,7 +215,7 @@ func (w *writer) Lanes(ctx context.Context, m *sinks.FirehoseMessage) ([]*sinks.
 		return w.resets, nil
 	}
 	if schema := m.Batch.Events[m.Index].Schema; schema != w.schema {
-		t, err := w.ensureTopic(ctx, topicOf(m.Frame.Address))
+		t, err := w.ensureTopic(ctx, w.topicOf(m.Frame.Address))
 		if err != nil {
 			return nil, err
 		}
@@ -213,6 +230,11 @@ func (w *writer) Lanes(ctx context.Context, m *sinks.FirehoseMessage) ([]*sinks.
 
 // Send copies a message; Push hands the copies to the sender.
 func (w *writer) Send(_ context.Context, m *sinks.FirehoseMessage) error {
+	return w.send(m, func(*kgo.Record) {})
+}
+
+// send sends what shape makes of a message's record.
+func (w *writer) send(m *sinks.FirehoseMessage, shape func(*kgo.Record)) error {
 	if w.chunk != nil && w.chunk.full() {
 		w.put(false, false)
 	}
@@ -224,6 +246,7 @@ func (w *writer) Send(_ context.Context, m *sinks.FirehoseMessage) error {
 		w.chunk = newChunk(min(max(n, 1), chunkRecords))
 	}
 	r := w.chunk.add(m.Frame, m.Lane.Topic, m.Lane.Partition)
+	shape(r)
 	if n := size(r); n > w.opts.MaxMessageBytes {
 		w.chunk.drop()
 		return &sinks.TooLargeError{

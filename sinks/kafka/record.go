@@ -115,6 +115,15 @@ func size(r *kgo.Record) int {
 	return n
 }
 
+// topicOf returns the writer's topic for an address.
+func (w *writer) topicOf(address string) string {
+	address = topicOf(address)
+	if w.compacts {
+		return w.prefix + address[len(sinks.DatabaseAddress(w.database))+1:]
+	}
+	return address
+}
+
 // topicOf returns the topic of an address: all but operation and partition.
 func topicOf(address string) string {
 	for range 2 {

@@ -116,7 +116,7 @@ func (w *writer) lookBack(ctx context.Context, topics map[string]*topic, open ma
 			if failed != nil || r.Offset >= s.end || r.Attrs.IsControl() {
 				return
 			}
-			position, err := positionOf(r)
+			position, err := tailOf(r)
 			if err != nil {
 				failed = &sinks.PlaceError{Place: place(r.Topic), Reason: fmt.Sprintf(
 					"record %d of partition %d was not stored by a firehose, so nothing says where to go on; delete it or the topic, and see who writes there", r.Offset, r.Partition), Err: err}

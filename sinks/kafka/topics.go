@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,8 +23,11 @@ const maxTopicName = 249
 // A topic is one that the firehose writes to.
 type topic struct {
 	name       string
+	namespace  string
+	table      string
 	collection string                // as [listeners.Schema.Collection]
 	lanes      []*sinks.FirehoseLane // by partition
+	swept      map[int32]int64       // of compacted ones: what every key is deleted before, by partition
 }
 
 // place names a topic in errors.
@@ -31,13 +35,12 @@ func place(topic string) string { return "topic " + topic }
 
 // loadTopics finds the topics of the database that exist, and where they end.
 func (w *writer) loadTopics(ctx context.Context) error {
-	prefix := sinks.DatabaseAddress(w.database) + "."
 	all, err := w.admin.ListTopics(ctx)
 	if err != nil {
 		return err
 	}
 	for name, detail := range all {
-		if !strings.HasPrefix(name, prefix) || strings.Count(name[len(prefix):], ".") != 1 {
+		if !strings.HasPrefix(name, w.prefix) || strings.Count(name[len(w.prefix):], ".") != 1 {
 			continue
 		}
 		if err := w.checkTopic(&detail); err != nil {
@@ -45,19 +48,22 @@ func (w *writer) loadTopics(ctx context.Context) error {
 		}
 		w.topics[name] = w.newTopic(name)
 	}
+	if err := w.checkPolicy(ctx, slices.Sorted(maps.Keys(w.topics))...); err != nil {
+		return err
+	}
 	return w.readTails(ctx, w.topics)
 }
 
 func (w *writer) newTopic(name string) *topic {
-	t := &topic{name: name}
+	t := &topic{name: name, swept: make(map[int32]int64)}
 	for p := range w.opts.Partitions {
 		t.lanes = append(t.lanes, &sinks.FirehoseLane{Place: place(name), Topic: name, Partition: p})
 	}
-	namespace, table, _ := strings.Cut(name[len(sinks.DatabaseAddress(w.database))+1:], ".")
+	namespace, table, _ := strings.Cut(name[len(w.prefix):], ".")
 	// What is no escaped token was not made by a firehose, and is in no batch.
-	namespace, _ = sinks.UnescapeToken(namespace)
-	table, _ = sinks.UnescapeToken(table)
-	t.collection = namespace + "." + table
+	t.namespace, _ = sinks.UnescapeToken(namespace)
+	t.table, _ = sinks.UnescapeToken(table)
+	t.collection = t.namespace + "." + t.table
 	return t
 }
 
@@ -83,6 +89,9 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s", name, w.opts.OpenTimeout))
 	defer cancel()
 	configs := map[string]*string{"cleanup.policy": new("delete")}
+	if w.compacts {
+		configs["cleanup.policy"] = new(compactPolicy)
+	}
 	if r := w.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
@@ -123,6 +132,9 @@ func (w *writer) adoptTopic(ctx context.Context, t *topic) error {
 		return fmt.Errorf("topic %s is not to be seen yet", t.name)
 	}
 	if err := w.checkTopic(&detail); err != nil {
+		return err
+	}
+	if err := w.checkPolicy(ctx, t.name); err != nil {
 		return err
 	}
 	if err := w.readTails(ctx, map[string]*topic{t.name: t}); err != nil {
