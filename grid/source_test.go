@@ -154,7 +154,7 @@ func (r *row) Scan(i int, dst any) error {
 	case r.State(i) == listeners.Null:
 		return fmt.Errorf("null into %T", dst)
 	case reflect.PointerTo(d.Type()).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()):
-		return d.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(r.values[i])) //nolint:errcheck,forcetypeassert // it does
+		return d.Addr().Interface().(encoding.TextUnmarshaler).UnmarshalText([]byte(r.values[i])) //nolint:forcetypeassert // it does
 	case d.Kind() == reflect.String:
 		d.SetString(r.values[i])
 		return nil
