@@ -500,7 +500,7 @@ func TestLatestStateHasOneWriter(t *testing.T) {
 func TestLatestStateIsTruncatedWhileBrokersFail(t *testing.T) {
 	for name, fault := range map[string]kfake.Fault{
 		"ends are not known":     {Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: 6},
-		"nothing can be read":    {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 12},
+		"nothing can be read":    {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 6},
 		"a disk is out of order": {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.KafkaStorageError, Count: 6},
 	} {
 		t.Run(name, func(t *testing.T) {
