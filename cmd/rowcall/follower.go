@@ -50,6 +50,10 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 		before := f.stored()
 		err := f.feed(ctx, keeper, untilTip, oldest)
 		gap, isGap := errors.AsType[*gapError](err)
+		if f.stored() != before {
+			oldest = false // it has what it skipped to; the next gap is another one
+			retry.Reset()
+		}
 		switch {
 		case ctx.Err() != nil || err == nil:
 			return nil
@@ -59,9 +63,6 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 			continue
 		case !passes(err):
 			return fmt.Errorf("%s: %w", f.name, explainWhere(err))
-		}
-		if f.stored() != before {
-			retry.Reset()
 		}
 		pause := retry.NextBackOff()
 		f.journal.log.WarnContext(ctx, "a destination is away; the journal keeps its events", "to", f.name, "again_in", pause.Round(time.Millisecond), "error", err)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -91,5 +92,42 @@ func TestFollowerDoesNotGoOnBehindAResetAlone(t *testing.T) {
 	})
 	if !at.IsZero() {
 		t.Errorf("the place in the journal is %s, which is the first row's: it would be left out", at)
+	}
+}
+
+func TestFollowerSkipsASecondGap(t *testing.T) {
+	t.Parallel()
+	f := &follower{
+		destination: &destination{name: "kafka", options: &targetOptions{skipGap: true}},
+		journal: &journal{
+			stream: "CDC_shop", positions: listeners.NewFilePositions(t.TempDir()), log: slog.New(slog.DiscardHandler),
+		},
+	}
+	f.journal.save(t, "kafka", listeners.Position{Epoch: 1, Commit: 10})
+	last := errors.New("enough")
+	calls := 0
+	f.open = func(context.Context, *destination) error {
+		switch calls++; calls {
+		case 2: // it went on with the oldest, and far
+			f.reach(listeners.Position{Epoch: 1, Commit: 20})
+		case 3:
+			return last
+		}
+		return &gapError{stream: "CDC_shop", name: "kafka", after: f.stored()}
+	}
+	if err := f.run(t.Context(), false); !errors.Is(err, last) {
+		t.Errorf("run = %v after %d openings, want %v: the second gap is skipped, too", err, calls, last)
+	}
+}
+
+// save stores a place in the journal.
+func (j *journal) save(t *testing.T, name string, at listeners.Position) {
+	t.Helper()
+	keeper, _, err := j.positions.Open(t.Context(), j.stream+"/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(keeper.Save(t.Context(), at), keeper.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
