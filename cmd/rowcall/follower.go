@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
@@ -79,7 +82,11 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 func passes(err error) bool {
 	_, unreachable := errors.AsType[*sinks.UnreachableError](err)
 	_, rabbit := errors.AsType[*rabbitmq.UnreachableError](err)
-	return unreachable || rabbit || errors.Is(err, context.DeadlineExceeded)
+	away := []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		natsjs.ErrNoStreamResponse,
+	}
+	return unreachable || rabbit || slices.ContainsFunc(away, func(one error) bool { return errors.Is(err, one) })
 }
 
 // feed opens the destination and feeds it until something ends that.

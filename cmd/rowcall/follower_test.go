@@ -3,14 +3,19 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/internal/pgtest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -129,5 +134,23 @@ func (j *journal) save(t *testing.T, name string, at listeners.Position) {
 	}
 	if err := errors.Join(keeper.Save(t.Context(), at), keeper.Close()); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestFollowerWaitsForWhatMayPass(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"broker away":       {&sinks.UnreachableError{Broker: "Kafka", Err: io.EOF}, true},
+		"no answer in time": {fmt.Errorf("topic: %w", context.DeadlineExceeded), true},
+		"journal away":      {fmt.Errorf("stream CDC_shop: %w", nats.ErrNoResponders), true},
+		"second writer":     {&sinks.FencedError{}, false},
+		"unfit topic":       {&sinks.PlaceError{Place: "topic a", Reason: "it is gone"}, false},
+	} {
+		if got := passes(tc.err); got != tc.want {
+			t.Errorf("%s: passes(%v) = %v, want %v", name, tc.err, got, tc.want)
+		}
 	}
 }
