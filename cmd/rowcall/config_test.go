@@ -76,6 +76,8 @@ func TestConfigFaultsHaveTheirPlaceAndSayWhatIsAllowed(t *testing.T) {
 		"compression":              {"to:\n  - target: kafka://a\n    compression: zip\n", `3:18: want one of none, gzip, snappy, lz4, zstd`},
 		"where of a place":         {"to:\n  - target: stdout\n    where: price > 1\n", `3:12: expression, line 1, column 1: unknown name price`},
 		"two of a kind":            {"to:\n  - target: kafka://a\n  - target: kafka://b\n", `3:13: this is the second kafka, after the one in line 2: give each a name`},
+		"two on one Kafka":         {"to:\n  - {target: \"kafka://a,b:9093\", name: x}\n  - {target: \"kafka://u:hidden@b:9093?sasl=plain\", name: y}\n", `3:14: this place is on the same Kafka as the one in line 2`},
+		"one writer's name twice":  {"to:\n  - {target: kafka://a, name: x, transactional-id: i}\n  - target: kafka://a\n    transactional-id: i\n", `4:23: this place is on the same Kafka as the one in line 2`},
 		"a name where none is":     {"to:\n  - target: nats\n    name: a\n", `there is one nats at most, and it needs no name`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
@@ -50,6 +53,10 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 		before := f.stored()
 		err := f.feed(ctx, keeper, untilTip, oldest)
 		gap, isGap := errors.AsType[*gapError](err)
+		if f.stored() != before {
+			oldest = false // it has what it skipped to; the next gap is another one
+			retry.Reset()
+		}
 		switch {
 		case ctx.Err() != nil || err == nil:
 			return nil
@@ -59,9 +66,6 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 			continue
 		case !passes(err):
 			return fmt.Errorf("%s: %w", f.name, explainWhere(err))
-		}
-		if f.stored() != before {
-			retry.Reset()
 		}
 		pause := retry.NextBackOff()
 		f.journal.log.WarnContext(ctx, "a destination is away; the journal keeps its events", "to", f.name, "again_in", pause.Round(time.Millisecond), "error", err)
@@ -78,7 +82,11 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 func passes(err error) bool {
 	_, unreachable := errors.AsType[*sinks.UnreachableError](err)
 	_, rabbit := errors.AsType[*rabbitmq.UnreachableError](err)
-	return unreachable || rabbit || errors.Is(err, context.DeadlineExceeded)
+	away := []error{
+		context.DeadlineExceeded, nats.ErrTimeout, nats.ErrNoResponders, nats.ErrDisconnected, nats.ErrConnectionReconnecting,
+		natsjs.ErrNoStreamResponse,
+	}
+	return unreachable || rabbit || slices.ContainsFunc(away, func(one error) bool { return errors.Is(err, one) })
 }
 
 // feed opens the destination and feeds it until something ends that.

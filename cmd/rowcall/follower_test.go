@@ -2,14 +2,20 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"log/slog"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/internal/pgtest"
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -91,5 +97,60 @@ func TestFollowerDoesNotGoOnBehindAResetAlone(t *testing.T) {
 	})
 	if !at.IsZero() {
 		t.Errorf("the place in the journal is %s, which is the first row's: it would be left out", at)
+	}
+}
+
+func TestFollowerSkipsASecondGap(t *testing.T) {
+	t.Parallel()
+	f := &follower{
+		destination: &destination{name: "kafka", options: &targetOptions{skipGap: true}},
+		journal: &journal{
+			stream: "CDC_shop", positions: listeners.NewFilePositions(t.TempDir()), log: slog.New(slog.DiscardHandler),
+		},
+	}
+	f.journal.save(t, "kafka", listeners.Position{Epoch: 1, Commit: 10})
+	last := errors.New("enough")
+	calls := 0
+	f.open = func(context.Context, *destination) error {
+		switch calls++; calls {
+		case 2: // it went on with the oldest, and far
+			f.reach(listeners.Position{Epoch: 1, Commit: 20})
+		case 3:
+			return last
+		}
+		return &gapError{stream: "CDC_shop", name: "kafka", after: f.stored()}
+	}
+	if err := f.run(t.Context(), false); !errors.Is(err, last) {
+		t.Errorf("run = %v after %d openings, want %v: the second gap is skipped, too", err, calls, last)
+	}
+}
+
+// save stores a place in the journal.
+func (j *journal) save(t *testing.T, name string, at listeners.Position) {
+	t.Helper()
+	keeper, _, err := j.positions.Open(t.Context(), j.stream+"/"+name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(keeper.Save(t.Context(), at), keeper.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFollowerWaitsForWhatMayPass(t *testing.T) {
+	t.Parallel()
+	for name, tc := range map[string]struct {
+		err  error
+		want bool
+	}{
+		"broker away":       {&sinks.UnreachableError{Broker: "Kafka", Err: io.EOF}, true},
+		"no answer in time": {fmt.Errorf("topic: %w", context.DeadlineExceeded), true},
+		"journal away":      {fmt.Errorf("stream CDC_shop: %w", nats.ErrNoResponders), true},
+		"second writer":     {&sinks.FencedError{}, false},
+		"unfit topic":       {&sinks.PlaceError{Place: "topic a", Reason: "it is gone"}, false},
+	} {
+		if got := passes(tc.err); got != tc.want {
+			t.Errorf("%s: passes(%v) = %v, want %v", name, tc.err, got, tc.want)
+		}
 	}
 }

@@ -32,7 +32,9 @@ func (e *gapError) Unwrap() error { return e.err }
 // A gapGuard stands before a listener that reads a firehose. When history is gone,
 // the reader tells the present state instead. Its rows have the positions of
 // their last changes, which are not in order: a sink that stores each position
-// once would leave rows out. So that is an error here.
+// once would leave rows out. So that is an error here, and no listener gets the
+// reset of it, after which it would wait for rows that never come: a reset is
+// kept until what follows says which one it is.
 type gapGuard struct {
 	listener listeners.Listener
 	stream   string
@@ -40,24 +42,26 @@ type gapGuard struct {
 	fresh    bool // nothing was heard yet, and nothing is stored
 	reset    listeners.Position
 	after    listeners.Position // of the last batch
-	told     bool               // a reset came last
+	told     bool               // a reset came, and no row yet
+	kept     *listeners.Batch   // a reset that was not handed over yet
 	events   atomic.Int64       // that were handed over
 	began    atomic.Pointer[listeners.Position]
 }
 
 // OnBatch implements [listeners.Listener].
 func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
+	keep := b.Kind == listeners.Reset && !g.fresh // the first is the one that a snapshot begins with, at the position of its first row
 	switch {
-	case b.Kind == listeners.Reset && g.fresh:
-		// The one with which the reader lets a snapshot begin that the stream
-		// begins with. It has the position of the first row.
-	case b.Kind == listeners.Reset:
+	case keep:
 		g.reset, g.told = b.Position, true
 	case g.told && b.Kind == listeners.Snapshot && len(b.Events) > 0:
 		if b.Events[0].Position.Compare(g.reset) <= 0 {
 			return &gapError{stream: g.stream, name: g.name, after: g.after}
 		}
 		g.told = false
+	}
+	if err := g.release(ctx); err != nil {
+		return err
 	}
 	if b.Kind == listeners.Reset {
 		g.began.Store(&b.Position)
@@ -67,7 +71,23 @@ func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		g.after = b.Position
 	}
 	g.events.Add(int64(len(b.Events)))
+	if keep {
+		g.kept = b
+		return nil
+	}
 	return g.listener.OnBatch(ctx, b)
+}
+
+// release hands over the reset that was kept.
+func (g *gapGuard) release(ctx context.Context) error {
+	if g.kept == nil {
+		return nil
+	}
+	if err := g.listener.OnBatch(ctx, g.kept); err != nil {
+		return err
+	}
+	g.kept = nil
+	return nil
 }
 
 // goesOn reports whether a reader can go on behind a position. It cannot behind

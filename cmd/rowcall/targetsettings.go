@@ -18,7 +18,10 @@ import (
 
 // targetOptions are what a file says of one place that events go to.
 type targetOptions struct {
-	at     place
+	at place
+	// writerAt is where the transactional id is, or at.
+	writerAt place
+
 	target string // as --to has it
 	name   string
 	where  whereFlag
@@ -58,8 +61,10 @@ type targetSetting struct {
 	set     func(*targetOptions, string) error
 }
 
-// keyTarget is the one that each place has.
-const keyTarget = "target"
+const (
+	keyTarget = "target" // which each place has
+	keyWriter = "transactional-id"
+)
 
 func targetSettings() []targetSetting {
 	return []targetSetting{
@@ -169,7 +174,7 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
-			key: "transactional-id", of: []string{kindKafka}, example: "rowcall-shop", help: "the writer's name there (default: rowcall- and the database's name)",
+			key: keyWriter, of: []string{kindKafka}, example: "rowcall-shop", help: "the writer's name there (default: rowcall- and the database's name)",
 			set: func(o *targetOptions, text string) error { o.kafka.TransactionalID = text; return nil },
 		},
 		{

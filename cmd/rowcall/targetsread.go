@@ -33,15 +33,19 @@ func (a *app) readTargets(n *node) ([]*targetOptions, []error) {
 			faults = append(faults, o.at.errorf("this is the second %s, after the one in line %d: give each a name of its own", o.called(), all[i].at.line))
 			continue
 		}
+		if i := slices.IndexFunc(all, o.fences); i >= 0 {
+			faults = append(faults, o.writerAt.errorf("this place is on the same Kafka as the one in line %d, with the same transactional id: each would put the other out; make one place of them, with the tables of both", all[i].at.line))
+			continue
+		}
 		all = append(all, o)
 	}
 	return all, faults
 }
 
 func (a *app) readTarget(n *node) (*targetOptions, []error) {
-	o := &targetOptions{at: n.at}
+	o := &targetOptions{at: n.at, writerAt: n.at}
 	target := func(value *node) []error {
-		o.at = value.at
+		o.at, o.writerAt = value.at, value.at
 		text, err := a.readScalar(value, valueText, wrongTarget)
 		if err != nil {
 			return []error{err}
@@ -73,6 +77,9 @@ func (a *app) readTarget(n *node) (*targetOptions, []error) {
 		default:
 			_, err := a.readValue(m.value, all[i].kind, func(text string) error { return all[i].set(o, text) })
 			faults = append(faults, err)
+			if m.key == keyWriter {
+				o.writerAt = m.value.at
+			}
 		}
 	}
 	if faults = slices.DeleteFunc(faults, func(err error) bool { return err == nil }); len(faults) == 0 {
@@ -91,6 +98,28 @@ func (o *targetOptions) wrong() error {
 	}
 	_, err := kafka.New(o.target, "x", &o.kafka)
 	return err
+}
+
+// fences reports whether two places are of Kafka, have a broker in common, and
+// write under the same transactional id.
+func (o *targetOptions) fences(other *targetOptions) bool {
+	if o.kafka.NoTransactions || other.kafka.NoTransactions || o.kafka.TransactionalID != other.kafka.TransactionalID {
+		return false
+	}
+	brokers := other.brokers()
+	return slices.ContainsFunc(o.brokers(), func(one string) bool { return slices.Contains(brokers, one) })
+}
+
+// brokers returns those of a place of Kafka, host:port, and nil for others.
+func (o *targetOptions) brokers() []string {
+	if targetKind(o.target) != kindKafka {
+		return nil
+	}
+	f, err := kafka.New(o.target, "x", &o.kafka)
+	if err != nil {
+		return nil // found by wrong
+	}
+	return strings.Split(f.Where(), ",")
 }
 
 // targetKeys are the keys that a place of a kind has; of any for "".

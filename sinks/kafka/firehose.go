@@ -2,6 +2,7 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
+	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/listeners"
@@ -118,7 +120,7 @@ func (w *writer) base() []kgo.Opt {
 // and reads where they end. It tries for [Options].OpenTimeout.
 func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.Position, error) {
 	none := listeners.Position{}
-	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("no answer within %s", w.opts.OpenTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("no answer within %s: %w", w.opts.OpenTimeout, context.DeadlineExceeded))
 	defer cancel()
 	opts := append(w.base(),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
@@ -149,7 +151,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	s.client = client
 	if err := w.begin(ctx, s); err != nil {
 		client.Close()
-		return none, err
+		return none, w.unready(err)
 	}
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	w.stop = func() { stop(listeners.ErrClosed) }
@@ -172,6 +174,15 @@ func (w *writer) ping(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// unready makes what brokers answer while they start or elect leaders an
+// [sinks.UnreachableError], which says that it may pass.
+func (w *writer) unready(err error) error {
+	if _, final := errors.AsType[*sinks.PlaceError](err); final || !kerr.IsRetriable(err) {
+		return err
+	}
+	return &sinks.UnreachableError{Broker: "Kafka", Servers: w.brokers.seeds, Err: err}
 }
 
 func (w *writer) begin(ctx context.Context, s *sender) error {

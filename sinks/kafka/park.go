@@ -34,7 +34,7 @@ func ParkedTopic(database string) string { return sinks.DatabaseAddress(database
 
 // Park stores the body of a message in pieces.
 func (w *writer) Park(ctx context.Context, m *sinks.FirehoseMessage) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("not within %s", w.opts.OpenTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("not within %s: %w", w.opts.OpenTimeout, context.DeadlineExceeded))
 	defer cancel()
 	name := ParkedTopic(w.database)
 	fail := func(err error) (string, error) {

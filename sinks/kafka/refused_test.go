@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
@@ -69,6 +70,27 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 		var unreachable *sinks.UnreachableError // the broker hangs up
 		if !errors.As(err, &unreachable) || strings.Contains(err.Error(), "wrong-secret") {
 			t.Errorf("Open = %v, want an UnreachableError without the password", err)
+		}
+	})
+	t.Run("brokers that elect leaders", func(t *testing.T) {
+		c := run(t, kfake.SeedTopics(partitions, seatsTopic))
+		c.ControlKey(int16(kmsg.ListOffsets), func(req kmsg.Request) (kmsg.Response, error, bool) {
+			c.KeepControl()
+			asked := req.(*kmsg.ListOffsetsRequest)
+			answer := asked.ResponseKind().(*kmsg.ListOffsetsResponse)
+			for _, topic := range asked.Topics {
+				of := kmsg.ListOffsetsResponseTopic{Topic: topic.Topic}
+				for _, p := range topic.Partitions {
+					of.Partitions = append(of.Partitions, kmsg.ListOffsetsResponseTopicPartition{Partition: p.Partition, ErrorCode: kerr.NotLeaderForPartition.Code})
+				}
+				answer.Topics = append(answer.Topics, of)
+			}
+			return answer, nil, true
+		})
+		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 2 * time.Second})
+		var unreachable *sinks.UnreachableError
+		if !errors.As(err, &unreachable) && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Open = %v, want what may pass", err)
 		}
 	})
 	t.Run("other number of partitions", func(t *testing.T) {

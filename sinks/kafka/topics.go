@@ -86,7 +86,7 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if len(name) > maxTopicName {
 		return nil, &sinks.PlaceError{Place: place(name), Reason: fmt.Sprintf("its name has %d bytes, Kafka allows %d; rename the table, or leave it out", len(name), maxTopicName)}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s", name, w.opts.OpenTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s: %w", name, w.opts.OpenTimeout, context.DeadlineExceeded))
 	defer cancel()
 	configs := map[string]*string{"cleanup.policy": new("delete")}
 	if w.compacts {
