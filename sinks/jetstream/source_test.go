@@ -130,15 +130,25 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	}
 }
 
-// A firehose that is fed by another one, and has something already, stores the
-// first snapshot whole.
+// A firehose that is fed by another one, and begins anew behind the first
+// snapshot's reset, stores the snapshot whole.
 func TestFirehoseOfAFirehose(t *testing.T) {
 	nc, second := connect(t, natstest.Run(t)), connect(t, natstest.Run(t))
 	store(t, open(t, nc, nil), history(random(t, 51), 300))
 	f := open(t, second, nil)
 	store(t, f, []*listeners.Batch{transaction(1, 2)})
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-	subscribe(t, s, f, nil)
+	subscribe(t, s, listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
+		err := f.OnBatch(ctx, b)
+		if err == nil {
+			err = f.Flush(ctx)
+		}
+		if b.Kind == listeners.Reset {
+			f.Close()
+			f = open(t, second, nil)
+		}
+		return err
+	}), nil)
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)
 	}
