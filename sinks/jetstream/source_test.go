@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -457,6 +458,43 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 	}
 	if got[2].Kind != listeners.Reset || rows != 9 {
 		t.Errorf("batches after the stream was made anew = %v, want a reset and 9 rows", told(got[2:]))
+	}
+}
+
+// What a replica without a leader says of the stream may be old: it is no sign of
+// another stream.
+func TestSourceAsksALeader(t *testing.T) {
+	nc, err := nats.Connect(bareServer(t, &server.Options{}).ClientURL()) // the test answers for JetStream
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	asked := 0
+	answer := func(subject string, with func() string) {
+		sub, err := nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(with())) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sub.Unsubscribe() })
+	}
+	const info = `{"config":{"name":"CDC_SHOP","num_replicas":3},"created":"2026-01-0%dT00:00:00Z","state":{"first_seq":1,"last_seq":%d},"cluster":{"name":"c","leader":%q}}`
+	answer("$JS.API.STREAM.INFO.CDC_SHOP", func() string {
+		if asked++; asked%2 == 1 {
+			return fmt.Sprintf(info, 1, 7, "")
+		}
+		return fmt.Sprintf(info, 2, 0, "n1")
+	})
+	answer("$JS.API.CONSUMER.CREATE.CDC_SHOP.>", func() string { return `{"stream_name":"CDC_SHOP","name":"c","config":{"ack_policy":"none"}}` })
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
+	subscribe(t, s, r, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if got := r.Batches(); len(got) != 1 || got[0].Kind != listeners.Live {
+		t.Errorf("batches = %v, want Live alone", told(got))
 	}
 }
 
