@@ -260,8 +260,12 @@ func (s *share) append(ctx context.Context, b *listeners.Batch) error {
 }
 
 // mark notes that the partition is handled up to where it was read, as soon as the
-// listener has handled what is at or before a position.
+// listener has handled what is at or before a position. Behind a lost one nothing
+// is handled before its reset is told: a checkpoint would hide the loss.
 func (s *share) mark(handled, at listeners.Position) {
+	if s.lost {
+		return
+	}
 	m := GroupMark{Next: s.next, Stream: s.from.Stream, Position: at, Snapshot: s.assembler.within(), Fresh: s.fresh}
 	if s.part != nil && at.Compare(s.part.Position) < 0 {
 		m.Next = s.before // it does not contain the part that is being added

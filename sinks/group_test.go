@@ -390,6 +390,24 @@ func TestGroupHistoryIsGone(t *testing.T) {
 	}
 }
 
+// Until the reset is told, a checkpoint would let the next member forget it.
+func TestGroupOwesAReset(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := &script{
+			parts: [][]sinks.GroupPart{{{Next: 12}}}, from: sinks.GroupMark{Next: 20},
+			after: &sinks.GroupHistoryError{Group: "repricer", Wanted: 20, Oldest: sinks.GroupMark{Next: 9, Stream: 2}, Replaced: true},
+		}
+		_, end := member(t, s, &sinks.GroupOptions{ResetOnLoss: true}, listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil }))
+		time.Sleep(time.Minute)
+		if err := end(); err != nil {
+			t.Errorf("Run = %v, want nil", err)
+		}
+		if got := s.last(); got != (sinks.GroupMark{}) {
+			t.Errorf("checkpoint = %+v before the reset, want none", got)
+		}
+	})
+}
+
 func TestGroupRefuses(t *testing.T) {
 	_, err := sinks.NewGroup(nil, "", &sinks.GroupOptions{Lease: time.Millisecond, Workers: -1})
 	for _, want := range []string{"broker", "name", "lease is 1ms", "negative"} {

@@ -158,10 +158,15 @@ func (s *Source) take(ctx context.Context, t *take, list []LogMessage) error {
 	return nil
 }
 
-// firstReset begins the snapshot with which a log begins.
+// firstReset begins the snapshot with which a log begins. It stands before the
+// first row: who stores each position once must not take that for stored.
 func firstReset(p *Part) *listeners.Batch {
+	at := predecessor(p.Position)
+	if at.IsZero() {
+		at = p.Position // nothing that has the zero position is ever told
+	}
 	return &listeners.Batch{
-		Kind: listeners.Reset, Source: p.Source, Tx: p.Tx, Position: p.Position, First: true, Last: true, Size: p.Size,
+		Kind: listeners.Reset, Source: p.Source, Tx: p.Tx, Position: at, First: true, Last: true, Size: p.Size,
 	}
 }
 

@@ -313,10 +313,14 @@ func (c *cursor) info(ctx context.Context) (*natsjs.StreamInfo, error) {
 	var info *natsjs.StreamInfo
 	err := c.persist(ctx, func(ctx context.Context) error {
 		s, err := c.js.Stream(ctx, c.stream)
-		if err == nil {
-			info = s.CachedInfo()
+		if err != nil {
+			return err
 		}
-		return err
+		info = s.CachedInfo()
+		if c := info.Cluster; c != nil && c.Leader == "" {
+			return errNoLeader // the answer is a follower's, and an old one looks like another stream
+		}
+		return nil
 	})
 	return info, err
 }

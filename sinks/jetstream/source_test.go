@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -110,7 +111,8 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 			b.Last, b.Position = true, rest.Position
 			i++
 		case b.Kind == listeners.Reset && i == 0:
-			b.Position = batches[1].Events[0].Position // it is not stored
+			b.Position = batches[1].Events[0].Position // it is not stored, and told right before that
+			b.Position.Index--
 			b.Tx = batches[1].Tx
 		}
 		want = append(want, &b)
@@ -126,6 +128,34 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	}
 	if diff := cmp.Diff(told(recorded(want...)), told(r.Batches())); diff != "" {
 		t.Errorf("batches (-want +got):\n%s", diff)
+	}
+}
+
+// A firehose that is fed by another one, and begins anew behind the first
+// snapshot's reset, stores the snapshot whole.
+func TestFirehoseOfAFirehose(t *testing.T) {
+	nc, second := connect(t, natstest.Run(t)), connect(t, natstest.Run(t))
+	store(t, open(t, nc, nil), history(random(t, 51), 300))
+	f := open(t, second, nil)
+	store(t, f, []*listeners.Batch{transaction(1, 2)})
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
+	subscribe(t, s, listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
+		err := f.OnBatch(ctx, b)
+		if err == nil {
+			err = f.Flush(ctx)
+		}
+		if b.Kind == listeners.Reset {
+			f.Close()
+			f = open(t, second, nil)
+		}
+		return err
+	}), nil)
+	if err := s.Run(t.Context()); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	got, want := contents(t, second), contents(t, nc)
+	if diff := cmp.Diff(want, got[min(3, len(got)):]); diff != "" { // two changes and the reset
+		t.Errorf("the second stream behind the first snapshot's reset (-first +second):\n%s", diff)
 	}
 }
 
@@ -428,6 +458,43 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 	}
 	if got[2].Kind != listeners.Reset || rows != 9 {
 		t.Errorf("batches after the stream was made anew = %v, want a reset and 9 rows", told(got[2:]))
+	}
+}
+
+// What a replica without a leader says of the stream may be old: it is no sign of
+// another stream.
+func TestSourceAsksALeader(t *testing.T) {
+	nc, err := nats.Connect(bareServer(t, &server.Options{}).ClientURL()) // the test answers for JetStream
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	asked := 0
+	answer := func(subject string, with func() string) {
+		sub, err := nc.Subscribe(subject, func(m *nats.Msg) { _ = m.Respond([]byte(with())) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sub.Unsubscribe() })
+	}
+	const info = `{"config":{"name":"CDC_SHOP","num_replicas":3},"created":"2026-01-0%dT00:00:00Z","state":{"first_seq":1,"last_seq":%d},"cluster":{"name":"c","leader":%q}}`
+	answer("$JS.API.STREAM.INFO.CDC_SHOP", func() string {
+		if asked++; asked%2 == 1 {
+			return fmt.Sprintf(info, 1, 7, "")
+		}
+		return fmt.Sprintf(info, 2, 0, "n1")
+	})
+	answer("$JS.API.CONSUMER.CREATE.CDC_SHOP.>", func() string { return `{"stream_name":"CDC_SHOP","name":"c","config":{"ack_policy":"none"}}` })
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
+	subscribe(t, s, r, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	if got := r.Batches(); len(got) != 1 || got[0].Kind != listeners.Live {
+		t.Errorf("batches = %v, want Live alone", told(got))
 	}
 }
 
