@@ -180,6 +180,8 @@ func (s *groupSession) assigned(ctx context.Context, offsets map[string]map[int3
 
 func (s *groupSession) begin(topic string, partition int32, mark sinks.GroupMark) {
 	c := s.newClaim(topic, partition, mark)
+	// The client remembers what was paused when it was revoked.
+	s.client.ResumeFetchPartitions(c.only())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {
