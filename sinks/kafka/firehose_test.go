@@ -3,6 +3,7 @@ package kafka_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
@@ -115,4 +116,17 @@ func TestATransactionInPartsIsVisibleAtItsEnd(t *testing.T) {
 	}
 	store(t, f, parts[1:])
 	verify(t, c, append([]*listeners.Batch{first}, parts...))
+}
+
+// The brokers would abort it, and the firehose take that for a second writer.
+func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
+	c := run(t)
+	f := open(t, c, &kafka.Options{TransactionTimeout: 2 * time.Second})
+	parts := sinktest.Parts(sinktest.Transaction(21, 40), 25)
+	if err := f.OnBatch(t.Context(), parts[0]); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the part is visible", func() bool { return len(records(t, c, seatsTopic)) == 25 })
+	store(t, f, parts[1:])
+	verify(t, c, parts)
 }

@@ -38,7 +38,9 @@ type groupClaim struct {
 	records []*kgo.Record
 	stable  int64 // everything before it is fetched, or will be
 	paused  bool
-	hole    bool          // what was to be read is not there any more
+	hole    bool          // what was to be read is not there any more; until a seek
+	seeking bool          // what comes is from before the seek
+	sought  int64         // the offset of the seek
 	filled  chan struct{} // capacity 1
 }
 
@@ -78,6 +80,9 @@ func (c *groupClaim) only() map[string][]int32 {
 func (c *groupClaim) push(p *kgo.FetchTopicPartition) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.hole || c.seeking {
+		return
+	}
 	c.records = append(c.records, p.Records...)
 	c.stable = p.LastStableOffset
 	if len(c.records) >= claimRecords && !c.paused {
@@ -87,9 +92,14 @@ func (c *groupClaim) push(p *kgo.FetchTopicPartition) {
 	c.wake()
 }
 
-func (c *groupClaim) outOfRange() {
+// broken notes that the partition does not go on where it was read to. What was
+// read before is still handed on.
+func (c *groupClaim) broken() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.seeking {
+		return
+	}
 	c.hole = true
 	c.wake()
 }
@@ -109,13 +119,15 @@ func (c *groupClaim) pop() (records []*kgo.Record, stable int64, hole bool) {
 		c.paused = false
 		c.session.client.ResumeFetchPartitions(c.only())
 	}
-	hole, c.hole = c.hole && len(records) == 0, c.hole && len(records) > 0
-	return records, c.stable, hole
+	return records, c.stable, c.hole && len(records) == 0
 }
 
 // Read implements [sinks.GroupClaim].
 func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([]sinks.GroupPart) error) error {
-	if from != c.from {
+	c.mu.Lock()
+	moved := from != c.from || c.hole
+	c.mu.Unlock()
+	if moved {
 		c.seek(from)
 	}
 	next, open := int64(from.Next), from.Snapshot
@@ -167,12 +179,24 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 	}
 }
 
-// seek has the client fetch from somewhere else.
+// seek has the client fetch from somewhere else. The session does it between two
+// polls, so that nothing fetched before comes after it.
 func (c *groupClaim) seek(from sinks.GroupMark) {
 	c.mu.Lock()
-	c.records, c.hole = nil, false
+	c.records, c.hole, c.seeking, c.sought = nil, false, true, int64(from.Next)
 	c.mu.Unlock()
-	c.session.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{c.topic: {c.partition: {Epoch: -1, Offset: int64(from.Next)}}})
+	c.session.wantSeek(c)
+}
+
+// seekNow is called by the session.
+func (c *groupClaim) seekNow() {
+	c.mu.Lock()
+	at := c.sought
+	c.mu.Unlock()
+	c.session.client.SetOffsets(map[string]map[int32]kgo.EpochOffset{c.topic: {c.partition: {Epoch: -1, Offset: at}}})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.seeking = false
 }
 
 // history says what is left when the partition does not hold what is next.

@@ -28,6 +28,8 @@ type groupSession struct {
 	wg     sync.WaitGroup
 	mu     sync.Mutex
 	claims map[string]map[int32]*groupClaim
+	seeks  []*groupClaim      // that want to be read from somewhere else
+	wake   context.CancelFunc // of the poll under way; nil: none
 }
 
 // session is a member until ctx ends or something fails.
@@ -89,7 +91,15 @@ func (s *groupSession) leave() {
 // poll hands on what is fetched.
 func (s *groupSession) poll() error {
 	for {
-		fetches := s.client.PollFetches(s.ctx)
+		ctx, cancel := context.WithCancel(s.ctx)
+		s.mu.Lock()
+		s.wake = cancel
+		if len(s.seeks) > 0 {
+			cancel()
+		}
+		s.mu.Unlock()
+		fetches := s.client.PollFetches(ctx)
+		cancel()
 		if s.ctx.Err() != nil {
 			s.client.AllowRebalance()
 			return context.Cause(s.ctx)
@@ -100,9 +110,32 @@ func (s *groupSession) poll() error {
 				c.push(&p)
 			}
 		})
+		s.seek()
 		s.client.AllowRebalance()
 		if err != nil {
 			return err
+		}
+	}
+}
+
+func (s *groupSession) wantSeek(c *groupClaim) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.seeks = append(s.seeks, c)
+	if s.wake != nil {
+		s.wake()
+	}
+}
+
+// seek is called between two polls, and no partition is given away meanwhile.
+func (s *groupSession) seek() {
+	s.mu.Lock()
+	seeks := s.seeks
+	s.seeks = nil
+	s.mu.Unlock()
+	for _, c := range seeks {
+		if s.claim(c.topic, c.partition) == c {
+			c.seekNow()
 		}
 	}
 }
@@ -111,10 +144,13 @@ func (s *groupSession) poll() error {
 func (s *groupSession) failure(fetches kgo.Fetches) error {
 	for _, e := range fetches.Errors() {
 		var session *kgo.ErrGroupSession
+		var truncated *kgo.ErrDataLoss // the client goes on before what was lost
 		switch {
-		case errors.Is(e.Err, kerr.OffsetOutOfRange):
+		case errors.Is(e.Err, context.Canceled):
+			continue // a claim seeks
+		case errors.Is(e.Err, kerr.OffsetOutOfRange), errors.As(e.Err, &truncated):
 			if c := s.claim(e.Topic, e.Partition); c != nil {
-				c.outOfRange()
+				c.broken()
 			}
 			continue
 		case errors.Is(e.Err, kgo.ErrClientClosed):
@@ -180,6 +216,8 @@ func (s *groupSession) assigned(ctx context.Context, offsets map[string]map[int3
 
 func (s *groupSession) begin(topic string, partition int32, mark sinks.GroupMark) {
 	c := s.newClaim(topic, partition, mark)
+	// The client remembers what was paused when it was revoked.
+	s.client.ResumeFetchPartitions(c.only())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ctx.Err() != nil {

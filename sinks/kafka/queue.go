@@ -3,6 +3,7 @@ package kafka
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // A queue lies between Send, which fills chunks, and the sender. The firehose
@@ -38,10 +39,12 @@ type lot struct {
 	ends, flush bool
 }
 
-// take hands over all that waits.
-func (q *queue) take(ctx context.Context) (lot, error) {
+// take hands over all that waits, or only flush when it is due.
+func (q *queue) take(ctx context.Context, due <-chan time.Time) (lot, error) {
 	select {
 	case <-q.filled:
+	case <-due:
+		return lot{flush: true}, nil
 	case <-ctx.Done():
 		return lot{}, context.Cause(ctx)
 	}

@@ -34,8 +34,16 @@ type sender struct {
 
 // run returns when ctx has ended or sending has failed.
 func (s *sender) run(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	for {
-		l, err := s.queue.take(ctx)
+		// The brokers abort a transaction for which nothing comes any more.
+		var due <-chan time.Time
+		if !s.begun.IsZero() {
+			timer.Reset(time.Until(s.begun.Add(s.half)))
+			due = timer.C
+		}
+		l, err := s.queue.take(ctx, due)
 		if err == nil {
 			err = s.send(ctx, &l)
 		}
