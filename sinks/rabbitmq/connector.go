@@ -183,10 +183,17 @@ func (c *Connector) connection(ctx context.Context, s *slot) (*amqp.Connection, 
 	s.blocked.Store(nil)
 	alarms := conn.NotifyBlocked(make(chan amqp.Blocking))
 	c.wg.Go(func() {
+		var mine *string
 		for alarm := range alarms { // closed with the connection
-			if s.blocked.Store(nil); alarm.Active {
-				s.blocked.Store(&alarm.Reason)
+			if mine = nil; alarm.Active {
+				mine = &alarm.Reason
 			}
+			s.blocked.Store(mine)
+		}
+		// The end of an alarm is not told to a connection that is gone: the next
+		// one hears of it again if it is still on.
+		if mine != nil {
+			s.blocked.CompareAndSwap(mine, nil)
 		}
 	})
 	s.conn = conn

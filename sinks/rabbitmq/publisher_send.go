@@ -42,18 +42,19 @@ func (p *Publisher) send(ctx context.Context, pub *publication) error {
 }
 
 // publish hands one publication to the channel and to its watcher, which has
-// room for all that may be pending.
-func (p *Publisher) publish(s *publishing, pub *publication) {
+// room for all that may be pending. It returns whether the channel took it.
+func (p *Publisher) publish(s *publishing, pub *publication) bool {
 	pub.wait = nil
 	if pub.message.Headers != nil {
 		var err error
 		pub.wait, err = s.channel.ch.PublishWithDeferredConfirm(pub.exchange, pub.key, pub.mandatory, false, pub.message)
 		if err != nil {
 			p.fail(err)
-			return
+			return false
 		}
 	}
 	s.sent <- pub
+	return true
 }
 
 // recover begins a new session and publishes what is pending once more, in its
@@ -142,7 +143,9 @@ func (p *Publisher) begin(c *confirmChannel) {
 	again := append([]*publication(nil), p.pending...)
 	p.mu.Unlock()
 	for _, pub := range again {
-		p.publish(s, pub)
+		if !p.publish(s, pub) {
+			break // what is behind it must not come before it
+		}
 	}
 	p.wg.Go(func() {
 		defer close(s.done)
@@ -217,10 +220,14 @@ func (s *publishing) outcome(pub *publication) error {
 	return nil
 }
 
-// confirmed takes the first of what is pending off.
+// confirmed takes the first of what is pending off. Nothing else is confirmed
+// before it.
 func (p *Publisher) confirmed(pub *publication) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if len(p.pending) == 0 || p.pending[0] != pub {
+		return
+	}
 	p.pending[0] = nil
 	p.pending = p.pending[1:]
 	p.bytes -= pub.size
