@@ -11,7 +11,7 @@ import (
 const (
 	attributePrefix = "ce_"
 	headerSequence  = attributePrefix + "sequence"
-	maxHeaders      = 12
+	maxHeaders      = 14
 	blockBytes      = 64 << 10
 )
 
@@ -79,6 +79,9 @@ func (c *chunk) add(f *sinks.Frame, topic string, partition int) *kgo.Record {
 	}
 	if f.TxEnd {
 		header(attributePrefix+"txend", isTrue)
+	}
+	if f.Cause != "" {
+		header(attributePrefix+"cause", c.keep(f.Cause))
 	}
 	if f.DataRef != "" {
 		header(attributePrefix+"dataref", c.keep(f.DataRef))
