@@ -65,6 +65,7 @@ func TestConfigFaultsHaveTheirPlaceAndSayWhatIsAllowed(t *testing.T) {
 		"two documents":            {"slot: a\n---\nslot: b\n", `a second document begins here`},
 		"not YAML":                 {"slot: \"a\n", `1:7: could not find end character of double-quoted text`},
 		"unknown place":            {"to: natz\n", `1:5: unknown "natz": want nats, stdout, discard`},
+		"place without a scheme":   {"to: u:hid@den-hidden@broker:9092\n", `1:5: unknown "broker:9092": want nats`},
 		"unknown scheme":           {"to: [ftp://u:hidden@x]\n", `1:6: unknown scheme "ftp": want nats`},
 		"place of a variable":      {"to: ${BROKER}\n", `1:5: the URL of Kafka has the broker`},
 		"place without a target":   {"to:\n  - stream: a\n", `2:5: the key "target" is missing: want nats`},

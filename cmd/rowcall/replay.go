@@ -35,11 +35,14 @@ passes whole transactions on, in their order, to standard output or to other
 brokers. It ends where the firehose ends at the start, unless --follow says
 otherwise. The events keep their ids.
 
-A broker gets each event once: its topics or its stream say what they hold already,
-and only what lies behind that is stored. So a replay that was interrupted can be
-run again, and what is older than the end of a topic cannot be put before it. A
-topic or a stream has one writer: stop the "rowcall run" that writes to the same
+NATS and Kafka get each event once: the stream or the topics say what they hold
+already, and only what lies behind that is stored. So a replay that was interrupted
+can be run again, and what is older than the end of a topic cannot be put before it.
+A topic or a stream has one writer: stop the "rowcall run" that writes to the same
 place first, or the two put each other out.
+
+RabbitMQ does not say what it has: a replay publishes everything there, again each
+time, with the same ids, by which its readers know what they had already.
 
 If what --from-seq, --from-lsn or --from-position names is gone, that is an error;
 --from-start takes what there is. ROWCALL_TO is for "rowcall run" only.`,
@@ -108,7 +111,7 @@ func unlessOver(ctx context.Context, follow bool, err error) error {
 	case follow:
 		return nil
 	}
-	return errors.New("interrupted before everything was replayed; run it again to go on")
+	return errors.New("interrupted before everything was replayed; run it again: NATS and Kafka then get the rest, other places everything again")
 }
 
 // checkTo finds what makes no sense about the places.

@@ -60,9 +60,9 @@ func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
 		faults = append(faults, wrongTarget(f.source), required(cmd, "database"),
 			a.excluded(cmd, "--from kafka", "nats-url", "nats-creds", "stream", "from-seq", "from-lsn"))
 	case isURL:
-		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", scheme))
+		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", behindUser(scheme)))
 	default:
-		faults = append(faults, fmt.Errorf("--from: unknown %q: want nats or kafka://host:port", f.source))
+		faults = append(faults, fmt.Errorf("--from: unknown %q: want nats or kafka://host:port", behindUser(f.source)))
 	}
 	for i, one := range beginnings {
 		for _, other := range beginnings[i+1:] {

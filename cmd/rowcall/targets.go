@@ -37,12 +37,16 @@ func (t *targets) String() string {
 	var shown []string
 	for _, one := range t.list {
 		if scheme, rest, ok := strings.Cut(one, "://"); ok {
-			one = scheme + "://" + rest[strings.LastIndexByte(rest, '@')+1:]
+			shown = append(shown, scheme+"://"+behindUser(rest))
+			continue
 		}
-		shown = append(shown, one)
+		shown = append(shown, behindUser(one))
 	}
 	return strings.Join(shown, " ")
 }
+
+// behindUser returns what follows the user and the password of an address.
+func behindUser(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // Set implements pflag.Value. The first call replaces the default, later ones
 // add to it. What is wrong is for check to say: pflag quotes what Set refuses,
@@ -108,9 +112,9 @@ func wrongTarget(one string) error {
 			return errors.New(strings.TrimPrefix(err.Error(), "rabbitmq: "))
 		}
 	case isURL:
-		return fmt.Errorf("unknown scheme %q: %s", scheme, wantTarget)
+		return fmt.Errorf("unknown scheme %q: %s", behindUser(scheme), wantTarget)
 	case one != toNATS && one != toStdout && one != toDiscard:
-		return fmt.Errorf("unknown %q: %s", one, wantTarget)
+		return fmt.Errorf("unknown %q: %s", behindUser(one), wantTarget)
 	}
 	return nil
 }
