@@ -67,3 +67,21 @@ func TestClaimTellsOfALogThatWasTruncated(t *testing.T) {
 		t.Errorf("pop after a seek = %d records, hole %v; want offset 0", len(records), hole)
 	}
 }
+
+func TestClaimPausesForLargeRecords(t *testing.T) {
+	s := newTestSession(t)
+	c := s.newClaim(testTopic, 0, sinks.GroupMark{})
+	paused := func() bool { return len(s.client.PauseFetchPartitions(nil)) > 0 }
+	for i, want := range []bool{false, true} {
+		c.push(&kgo.FetchTopicPartition{Topic: testTopic, FetchPartition: kgo.FetchPartition{
+			Records: []*kgo.Record{{Offset: int64(i), Value: make([]byte, claimBytes*2/3)}},
+		}})
+		if paused() != want {
+			t.Errorf("paused after %d records of 2/3 of the limit: %v, want %v", i+1, paused(), want)
+		}
+	}
+	c.pop()
+	if paused() {
+		t.Error("still paused when all is taken")
+	}
+}
