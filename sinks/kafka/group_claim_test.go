@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -83,5 +85,25 @@ func TestClaimPausesForLargeRecords(t *testing.T) {
 	c.pop()
 	if paused() {
 		t.Error("still paused when all is taken")
+	}
+}
+
+// That a listener is stuck is not lost behind the reason why the session ends,
+// and the partition stays for a lease.
+func TestSessionKeepsTheFirstErrorOfOwn(t *testing.T) {
+	s := newTestSession(t)
+	stuck := &sinks.GroupStuckError{Group: "repricer"}
+	s.member.Lease = 200 * time.Millisecond
+	s.member.Own = func(context.Context, sinks.GroupClaim) error { return stuck }
+	s.begin(testTopic, 0, sinks.GroupMark{})
+	begun := time.Now()
+	s.end(errSilent)
+	s.revoked(t.Context(), s.client, map[string][]int32{testTopic: {0}})
+	if took := time.Since(begun); took < s.member.Lease/2 {
+		t.Errorf("revoked after %s, want a lease of %s", took, s.member.Lease)
+	}
+	s.fail(errSilent)
+	if !errors.Is(s.failed, stuck) {
+		t.Errorf("failed = %v, want %v", s.failed, stuck)
 	}
 }
