@@ -1,6 +1,7 @@
 package kafka_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -129,4 +130,22 @@ func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
 	eventually(t, "the part is visible", func() bool { return len(records(t, c, seatsTopic)) == 25 })
 	store(t, f, parts[1:])
 	verify(t, c, parts)
+}
+
+// OpenTimeout is not for what happens after Open.
+func TestATopicThatTakesLongIsWaitedFor(t *testing.T) {
+	c := run(t)
+	f := open(t, c, &kafka.Options{OpenTimeout: time.Second})
+	busy := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.ThrottlingQuotaExceeded, Count: -1})
+	ctx, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer stop()
+	batches := []*listeners.Batch{sinktest.Transaction(20, 30)}
+	if err := f.OnBatch(ctx, batches[0]); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatalf("OnBatch = %v, want the end of its context", err)
+	}
+	busy.Remove()
+	if err := f.Flush(t.Context()); err != nil {
+		t.Fatalf("Flush: %v", err)
+	}
+	verify(t, c, batches)
 }

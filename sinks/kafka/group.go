@@ -49,6 +49,9 @@ type GroupsOptions struct {
 // 200ms. A snapshot is complete in a partition, and Live is told there, with the
 // next change that it gets.
 //
+// The partition of a listener that is stuck stays with the member for a lease,
+// and only then Run ends with the [sinks.GroupStuckError].
+//
 // A group that begins from now on should have a topic to begin with: where there
 // is none yet, nothing can remember that it has begun.
 type Groups struct {

@@ -17,8 +17,12 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// claimRecords is how many records of a partition wait before fetching pauses.
-const claimRecords = 2000
+// So many records or bytes of a partition wait before fetching pauses. What the
+// client fetched by then comes on top.
+const (
+	claimRecords = 2000
+	claimBytes   = 1 << 20
+)
 
 // A groupClaim is a partition of a topic that the member has.
 type groupClaim struct {
@@ -36,6 +40,7 @@ type groupClaim struct {
 
 	mu      sync.Mutex
 	records []*kgo.Record
+	bytes   int   // of records
 	stable  int64 // everything before it is fetched, or will be
 	paused  bool
 	hole    bool          // what was to be read is not there any more; until a seek
@@ -84,8 +89,11 @@ func (c *groupClaim) push(p *kgo.FetchTopicPartition) {
 		return
 	}
 	c.records = append(c.records, p.Records...)
+	for _, r := range p.Records {
+		c.bytes += size(r)
+	}
 	c.stable = p.LastStableOffset
-	if len(c.records) >= claimRecords && !c.paused {
+	if (len(c.records) >= claimRecords || c.bytes >= claimBytes) && !c.paused {
 		c.paused = true
 		c.session.client.PauseFetchPartitions(c.only())
 	}
@@ -114,7 +122,7 @@ func (c *groupClaim) wake() {
 func (c *groupClaim) pop() (records []*kgo.Record, stable int64, hole bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	records, c.records = c.records, nil
+	records, c.records, c.bytes = c.records, nil, 0
 	if c.paused {
 		c.paused = false
 		c.session.client.ResumeFetchPartitions(c.only())
@@ -183,7 +191,7 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 // polls, so that nothing fetched before comes after it.
 func (c *groupClaim) seek(from sinks.GroupMark) {
 	c.mu.Lock()
-	c.records, c.hole, c.seeking, c.sought = nil, false, true, int64(from.Next)
+	c.records, c.bytes, c.hole, c.seeking, c.sought = nil, 0, false, true, int64(from.Next)
 	c.mu.Unlock()
 	c.session.wantSeek(c)
 }

@@ -2,7 +2,9 @@ package kafka
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 
@@ -65,5 +67,43 @@ func TestClaimTellsOfALogThatWasTruncated(t *testing.T) {
 	push(0)
 	if records, _, hole := c.pop(); len(records) != 1 || records[0].Offset != 0 || hole {
 		t.Errorf("pop after a seek = %d records, hole %v; want offset 0", len(records), hole)
+	}
+}
+
+func TestClaimPausesForLargeRecords(t *testing.T) {
+	s := newTestSession(t)
+	c := s.newClaim(testTopic, 0, sinks.GroupMark{})
+	paused := func() bool { return len(s.client.PauseFetchPartitions(nil)) > 0 }
+	for i, want := range []bool{false, true} {
+		c.push(&kgo.FetchTopicPartition{Topic: testTopic, FetchPartition: kgo.FetchPartition{
+			Records: []*kgo.Record{{Offset: int64(i), Value: make([]byte, claimBytes*2/3)}},
+		}})
+		if paused() != want {
+			t.Errorf("paused after %d records of 2/3 of the limit: %v, want %v", i+1, paused(), want)
+		}
+	}
+	c.pop()
+	if paused() {
+		t.Error("still paused when all is taken")
+	}
+}
+
+// That a listener is stuck is not lost behind the reason why the session ends,
+// and the partition stays for a lease.
+func TestSessionKeepsTheFirstErrorOfOwn(t *testing.T) {
+	s := newTestSession(t)
+	stuck := &sinks.GroupStuckError{Group: "repricer"}
+	s.member.Lease = 200 * time.Millisecond
+	s.member.Own = func(context.Context, sinks.GroupClaim) error { return stuck }
+	s.begin(testTopic, 0, sinks.GroupMark{})
+	begun := time.Now()
+	s.end(errSilent)
+	s.revoked(t.Context(), s.client, map[string][]int32{testTopic: {0}})
+	if took := time.Since(begun); took < s.member.Lease/2 {
+		t.Errorf("revoked after %s, want a lease of %s", took, s.member.Lease)
+	}
+	s.fail(errSilent)
+	if !errors.Is(s.failed, stuck) {
+		t.Errorf("failed = %v, want %v", s.failed, stuck)
 	}
 }

@@ -30,6 +30,7 @@ type groupSession struct {
 	claims map[string]map[int32]*groupClaim
 	seeks  []*groupClaim      // that want to be read from somewhere else
 	wake   context.CancelFunc // of the poll under way; nil: none
+	failed error              // the first that Own returned
 }
 
 // session is a member until ctx ends or something fails.
@@ -48,7 +49,7 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 		kgo.ConsumerGroup(m.Group), kgo.ConsumeRegex(), kgo.ConsumeTopics(g.topics()),
 		kgo.MetadataMaxAge(g.opts.NewTopics), kgo.MetadataMinAge(min(250*time.Millisecond, g.opts.NewTopics)),
 		kgo.Balancers(kgo.CooperativeStickyBalancer()), kgo.DisableAutoCommit(), kgo.BlockRebalanceOnPoll(),
-		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(min(m.Lease/4, time.Second)), kgo.RebalanceTimeout(2*m.DrainTimeout+m.Lease),
+		kgo.SessionTimeout(m.Lease), kgo.HeartbeatInterval(min(m.Lease/4, time.Second)), kgo.RebalanceTimeout(2*m.DrainTimeout+2*m.Lease),
 		kgo.ConsumeStartOffset(kgo.NoResetOffset().AtStart()), kgo.ConsumeResetOffset(kgo.NoResetOffset().AtStart()), kgo.KeepControlRecords(),
 		kgo.AdjustFetchOffsetsFn(s.assigned), kgo.OnPartitionsRevoked(s.revoked), kgo.OnPartitionsLost(s.lost),
 		kgo.WithHooks(s.pulse),
@@ -64,6 +65,12 @@ func (g *Groups) session(ctx context.Context, m *sinks.GroupMember) error {
 	err = s.poll()
 	s.end(err)
 	s.leave()
+	s.mu.Lock()
+	failed := s.failed
+	s.mu.Unlock()
+	if failed != nil {
+		return failed
+	}
 	if cause := context.Cause(s.ctx); ctx.Err() == nil && cause != nil {
 		return cause
 	}
@@ -230,10 +237,34 @@ func (s *groupSession) begin(topic string, partition int32, mark sinks.GroupMark
 	s.wg.Go(func() {
 		defer close(c.ended)
 		if err := s.member.Own(c.held, c); err != nil {
-			s.end(err)
+			s.fail(err)
+			s.outlast(c, err)
 		}
 		c.lose(nil)
 	})
+}
+
+func (s *groupSession) fail(err error) {
+	s.mu.Lock()
+	if s.failed == nil {
+		s.failed = err
+	}
+	s.mu.Unlock()
+	s.end(err)
+}
+
+// outlast keeps a partition for a lease if a listener is still at it: the brokers
+// would give it to another member at once.
+func (s *groupSession) outlast(c *groupClaim, err error) {
+	if _, stuck := errors.AsType[*sinks.GroupStuckError](err); !stuck {
+		return
+	}
+	lease := time.NewTimer(s.member.Lease)
+	defer lease.Stop()
+	select {
+	case <-lease.C:
+	case <-c.held.Done():
+	}
 }
 
 // revoked waits until partitions are given up, which the brokers wait for.

@@ -56,7 +56,8 @@ type Options struct {
 	// the topic refuses ends the firehose all the same. Default: the firehose
 	// ends with a [sinks.TooLargeError].
 	TooLarge sinks.TooLargePolicy
-	// OpenTimeout bounds [sinks.Firehose.Open], and the making of a topic later on.
+	// OpenTimeout bounds [sinks.Firehose.Open]. Later on, brokers that are away are
+	// waited for until the subscription ends, also to make a topic or to park.
 	// Default [DefaultOpenTimeout].
 	OpenTimeout time.Duration
 	// Client are further options of the Kafka client, such as a dialer or TLS

@@ -32,10 +32,9 @@ const (
 // twice, and the record of the event says which one counts.
 func ParkedTopic(database string) string { return sinks.DatabaseAddress(database) + "._parked" }
 
-// Park stores the body of a message in pieces.
+// Park stores the body of a message in pieces. While brokers are away, the client
+// tries again until ctx ends.
 func (w *writer) Park(ctx context.Context, m *sinks.FirehoseMessage) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("not within %s: %w", w.opts.OpenTimeout, context.DeadlineExceeded))
-	defer cancel()
 	name := ParkedTopic(w.database)
 	fail := func(err error) (string, error) {
 		if ctx.Err() != nil {

@@ -78,7 +78,8 @@ func (w *writer) checkTopic(d *kadm.TopicDetail) error {
 	return nil
 }
 
-// ensureTopic returns the topic of a collection, which it creates if need be.
+// ensureTopic returns the topic of a collection, which it creates if need be. It
+// tries again what may pass until ctx ends.
 func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if t, ok := w.topics[name]; ok {
 		return t, nil
@@ -86,8 +87,6 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if len(name) > maxTopicName {
 		return nil, &sinks.PlaceError{Place: place(name), Reason: fmt.Sprintf("its name has %d bytes, Kafka allows %d; rename the table, or leave it out", len(name), maxTopicName)}
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("topic %s could not be made within %s: %w", name, w.opts.OpenTimeout, context.DeadlineExceeded))
-	defer cancel()
 	configs := map[string]*string{"cleanup.policy": new("delete")}
 	if w.compacts {
 		configs["cleanup.policy"] = new(compactPolicy)
@@ -108,9 +107,11 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 		if _, known := errors.AsType[*sinks.PlaceError](err); !known {
 			err = explain(name, err)
 		}
-		if _, final := errors.AsType[*sinks.PlaceError](err); final {
+		_, final := errors.AsType[*sinks.PlaceError](err)
+		if refused, ok := errors.AsType[*kerr.Error](err); final || ok && !refused.Retriable && !errors.Is(err, kerr.UnknownServerError) {
 			return backoff.Permanent(err)
 		}
+		w.opts.Logger.DebugContext(ctx, "topic not created so far", "topic", name, "error", err)
 		return err
 	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0)), ctx))
 	if err != nil {
