@@ -101,6 +101,9 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 // Receive implements [sinks.CommandConsumer].
 func (c *commandConsumer) Receive(ctx context.Context, most int) ([]sinks.CommandDelivery, error) {
 	for {
+		if ctx.Err() != nil {
+			return c.giveBack(ctx), context.Cause(ctx)
+		}
 		s, err := c.current(ctx)
 		if err != nil {
 			return nil, err
@@ -108,9 +111,7 @@ func (c *commandConsumer) Receive(ctx context.Context, most int) ([]sinks.Comman
 		var found []sinks.CommandDelivery
 		select {
 		case <-ctx.Done():
-			s.cancel()
-			c.giveBack(s)
-			return nil, context.Cause(ctx)
+			continue
 		case m, ok := <-s.deliveries:
 			if !ok {
 				c.lose(s)
@@ -189,11 +190,26 @@ func (s *session) cancel() {
 	}
 }
 
-// giveBack returns what was pushed and not taken.
-func (c *commandConsumer) giveBack(s *session) {
+// giveBack ends the consumer, and what was pushed and not taken goes back,
+// except what is in its last attempt: the server counts what it takes back.
+func (c *commandConsumer) giveBack(ctx context.Context) []sinks.CommandDelivery {
+	c.mu.Lock()
+	s := c.session
+	c.ended = ctx.Done()
+	c.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.cancel()
+	var last []sinks.CommandDelivery
 	for m := range s.deliveries {
+		if (stored{Delivery: &m}).attempts()+1 >= c.opts.MaxAttempts {
+			last = c.add(ctx, last, s, m)
+			continue
+		}
 		_ = m.Nack(false, true)
 	}
+	return last
 }
 
 // add takes a message whose time has come, and sends others on their way.
@@ -221,7 +237,9 @@ func (c *commandConsumer) Close() {
 	c.mu.Unlock()
 	if s != nil {
 		s.cancel()
-		c.giveBack(s)
+		for m := range s.deliveries { // Receive was not told to end
+			_ = m.Nack(false, true)
+		}
 	}
 	c.wg.Wait()
 	c.mu.Lock()
