@@ -150,7 +150,7 @@ func (b *CommandBroker) consumeReplies(ctx context.Context, address string) (*am
 		return nil, nil, err
 	}
 	var replies <-chan amqp.Delivery
-	err = b.connector.await(ctx, func() (err error) {
+	err = b.connector.setUp(ctx, ch, func() (err error) {
 		if _, err = ch.QueueDeclare(address, true, false, false, false, amqp.Table{"x-expires": replyExpiry.Milliseconds()}); err != nil {
 			return err
 		}
@@ -185,6 +185,10 @@ func (b *CommandBroker) receiveReplies(running context.Context, address string, 
 				receive(getReply(&m))
 				continue
 			}
+		}
+		if ch != nil { // the server may have ended the consumer alone
+			dropped := ch
+			b.connector.wg.Go(func() { dropped.Close() })
 		}
 		ctx, cancel := b.bounded(running)
 		var err error

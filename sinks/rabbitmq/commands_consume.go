@@ -75,7 +75,7 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 		return nil, explain(c.queue, name, err)
 	}
 	s := &session{ch: ch}
-	err = c.broker.connector.await(ctx, func() error {
+	err = c.broker.connector.setUp(ctx, ch, func() error {
 		if err := ch.Qos(min(c.opts.Concurrency, maxPrefetch), 0, false); err != nil {
 			return err
 		}
@@ -87,7 +87,6 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 		return nil, &sinks.QueueError{Queue: c.queue, Reason: fmt.Sprintf("queue %s was deleted while it was in use; start this program anew to create it", name), Err: err}
 	}
 	if err != nil {
-		c.broker.connector.wg.Go(func() { ch.Close() })
 		return nil, explain(c.queue, name, err)
 	}
 	s.sync.call = func() error {

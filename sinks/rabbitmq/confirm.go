@@ -70,7 +70,7 @@ func (p *confirmer) channel(ctx context.Context) (*confirmChannel, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.connector.await(ctx, func() error { return ch.Confirm(false) }); err != nil {
+	if err := p.connector.setUp(ctx, ch, func() error { return ch.Confirm(false) }); err != nil {
 		return nil, fmt.Errorf("turn on confirmations: %w", err)
 	}
 	c := &confirmChannel{ch: ch, look: make(chan chan struct{}), ended: make(chan struct{}), returned: make(map[returnKey]bool)}
