@@ -24,6 +24,9 @@ const (
 	deliveryLimit = 1000
 	// endless is a limit for messages that are only looked at.
 	endless = 1_000_000_000
+	// maxLooks is how often a message is put back until it is stored anew: a
+	// policy's limit goes before a queue's if it is lower, and the usual one is 20.
+	maxLooks = 8
 	// consumerTimeout is how long a delivery may go without an end for servers
 	// from 3.12 on, which take it from the queue. Older ones have it in their
 	// configuration only.

@@ -30,6 +30,10 @@
 // [CommandOptions.Prefix] begins all these names. A user needs the permissions
 // configure, write and read on them, and on the default exchange.
 //
+// A policy must not set delivery-limit on dlq.… and rowcall.commands: to look at
+// their messages counts as a delivery. They are stored anew after 8 looks, which a
+// limit below 20 may not leave time for.
+//
 // A queue is created at its first use, which takes a second. One that is there
 // may have other limits; one of another kind is a [sinks.QueueError].
 //
