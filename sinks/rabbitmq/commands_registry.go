@@ -117,7 +117,8 @@ func (b *CommandBroker) readRegistry(ctx context.Context, ch *amqp.Channel, upda
 			worn = worn || number(m.Headers, headerDeliveries) >= maxLooks
 		}
 	}
-	if changed := update != nil && (update(r) || messages > 1); !changed && !worn {
+	changed := update != nil && (update(r) || messages > 1)
+	if !changed && !worn {
 		if messages > 0 {
 			if err := ch.Nack(last, true, true); err != nil {
 				return nil, err
@@ -131,7 +132,13 @@ func (b *CommandBroker) readRegistry(ctx context.Context, ch *amqp.Channel, upda
 	}
 	store := outgoing{key: name, mandatory: true, message: amqp.Publishing{Body: text, ContentType: "application/json", DeliveryMode: amqp.Persistent}}
 	if err := b.out.one(ctx, store); err != nil {
-		return nil, fmt.Errorf("store it: %w", err) // what was read goes back with the channel
+		if changed {
+			return nil, fmt.Errorf("store it: %w", err) // what was read goes back with the channel
+		}
+		if err := ch.Nack(last, true, true); err != nil { // the next look tries again
+			return nil, err
+		}
+		return r, syncChannel(ch)
 	}
 	if messages > 0 {
 		if err := ch.Ack(last, true); err != nil {
