@@ -24,6 +24,9 @@ const (
 	deliveryLimit = 1000
 	// endless is a limit for messages that are only looked at.
 	endless = 1_000_000_000
+	// maxLooks is how often a message is put back until it is stored anew: a
+	// policy's limit goes before a queue's if it is lower, and the usual one is 20.
+	maxLooks = 8
 	// consumerTimeout is how long a delivery may go without an end for servers
 	// from 3.12 on, which take it from the queue. Older ones have it in their
 	// configuration only.
@@ -150,7 +153,7 @@ func (b *CommandBroker) consumeReplies(ctx context.Context, address string) (*am
 		return nil, nil, err
 	}
 	var replies <-chan amqp.Delivery
-	err = b.connector.await(ctx, func() (err error) {
+	err = b.connector.setUp(ctx, ch, func() (err error) {
 		if _, err = ch.QueueDeclare(address, true, false, false, false, amqp.Table{"x-expires": replyExpiry.Milliseconds()}); err != nil {
 			return err
 		}
@@ -185,6 +188,10 @@ func (b *CommandBroker) receiveReplies(running context.Context, address string, 
 				receive(getReply(&m))
 				continue
 			}
+		}
+		if ch != nil { // the server may have ended the consumer alone
+			dropped := ch
+			b.connector.wg.Go(func() { dropped.Close() })
 		}
 		ctx, cancel := b.bounded(running)
 		var err error

@@ -75,7 +75,7 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 		return nil, explain(c.queue, name, err)
 	}
 	s := &session{ch: ch}
-	err = c.broker.connector.await(ctx, func() error {
+	err = c.broker.connector.setUp(ctx, ch, func() error {
 		if err := ch.Qos(min(c.opts.Concurrency, maxPrefetch), 0, false); err != nil {
 			return err
 		}
@@ -87,7 +87,6 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 		return nil, &sinks.QueueError{Queue: c.queue, Reason: fmt.Sprintf("queue %s was deleted while it was in use; start this program anew to create it", name), Err: err}
 	}
 	if err != nil {
-		c.broker.connector.wg.Go(func() { ch.Close() })
 		return nil, explain(c.queue, name, err)
 	}
 	s.sync.call = func() error {
@@ -101,6 +100,9 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 // Receive implements [sinks.CommandConsumer].
 func (c *commandConsumer) Receive(ctx context.Context, most int) ([]sinks.CommandDelivery, error) {
 	for {
+		if ctx.Err() != nil {
+			return c.giveBack(ctx), context.Cause(ctx)
+		}
 		s, err := c.current(ctx)
 		if err != nil {
 			return nil, err
@@ -108,9 +110,7 @@ func (c *commandConsumer) Receive(ctx context.Context, most int) ([]sinks.Comman
 		var found []sinks.CommandDelivery
 		select {
 		case <-ctx.Done():
-			s.cancel()
-			c.giveBack(s)
-			return nil, context.Cause(ctx)
+			continue
 		case m, ok := <-s.deliveries:
 			if !ok {
 				c.lose(s)
@@ -189,11 +189,26 @@ func (s *session) cancel() {
 	}
 }
 
-// giveBack returns what was pushed and not taken.
-func (c *commandConsumer) giveBack(s *session) {
+// giveBack ends the consumer, and what was pushed and not taken goes back,
+// except what is in its last attempt: the server counts what it takes back.
+func (c *commandConsumer) giveBack(ctx context.Context) []sinks.CommandDelivery {
+	c.mu.Lock()
+	s := c.session
+	c.ended = ctx.Done()
+	c.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.cancel()
+	var last []sinks.CommandDelivery
 	for m := range s.deliveries {
+		if (stored{Delivery: &m}).attempts()+1 >= c.opts.MaxAttempts {
+			last = c.add(ctx, last, s, m)
+			continue
+		}
 		_ = m.Nack(false, true)
 	}
+	return last
 }
 
 // add takes a message whose time has come, and sends others on their way.
@@ -221,7 +236,9 @@ func (c *commandConsumer) Close() {
 	c.mu.Unlock()
 	if s != nil {
 		s.cancel()
-		c.giveBack(s)
+		for m := range s.deliveries { // Receive was not told to end
+			_ = m.Nack(false, true)
+		}
 	}
 	c.wg.Wait()
 	c.mu.Lock()

@@ -2,8 +2,10 @@ package rabbitmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
+	"slices"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -68,6 +70,8 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func
 		// A count would be of no use: the server counts what somebody has just put
 		// back a moment later than it hands it out.
 		var last uint64
+		var kept []stored
+		worn := false
 		for {
 			if ctx.Err() != nil {
 				return context.Cause(ctx) // they go back with the channel
@@ -80,11 +84,23 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func
 				break
 			}
 			if last = m.DeliveryTag; !remove(stored{queue: queue, Delivery: &m}) {
+				kept = append(kept, stored{queue: queue, Delivery: &m})
+				worn = worn || number(m.Headers, headerDeliveries) >= maxLooks
 				continue
 			}
 			if err := m.Ack(false); err != nil {
 				return err
 			}
+		}
+		if worn {
+			err := b.renewDead(ctx, queue, kept)
+			if err == nil {
+				if err := ch.Ack(0, true); err != nil {
+					return err
+				}
+				return syncChannel(ch)
+			}
+			b.opts.Logger.WarnContext(ctx, "dead letters cannot be stored anew, and a policy with a delivery limit may drop them", "queue", name, "error", err)
 		}
 		if last > 0 {
 			// Those that were acknowledged are not among them any more.
@@ -99,6 +115,32 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func
 		return fmt.Errorf("queue %s: %w; there is no queue %s, or it was never opened", name, err, queue)
 	case err != nil:
 		return fmt.Errorf("queue %s: %w", name, err)
+	}
+	return nil
+}
+
+// renewDead stores letters anew, in their order, so that the server counts from 0
+// again: a policy may limit deliveries although the queue does not. Who dies before the
+// old ones are acknowledged leaves each twice, which counts as one.
+func (b *CommandBroker) renewDead(ctx context.Context, queue string, letters []stored) error {
+	seen := make(map[string]bool, len(letters))
+	var messages []outgoing
+	for _, l := range letters {
+		if seen[l.ref()] {
+			continue
+		}
+		seen[l.ref()] = true
+		m := l.again()
+		if text(m.Headers, headerDeadReason) == "" { // the server's, which says why in what again leaves out
+			d := l.dead(b.Queue(queue))
+			putDead(&m, &d.Dead, d.Origin, d.Envelope.ID)
+		}
+		messages = append(messages, outgoing{key: b.DeadQueue(queue), mandatory: true, message: m})
+	}
+	for some := range slices.Chunk(messages, 100) {
+		if err := errors.Join(b.out.publish(ctx, some)...); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -91,7 +91,7 @@ func (b *CommandBroker) readRegistry(ctx context.Context, ch *amqp.Channel, upda
 	} else if err != nil {
 		return nil, err
 	}
-	r, messages, last := new(registry), 0, uint64(0)
+	r, messages, last, worn := new(registry), 0, uint64(0), false
 	// One whose reader has just died may not be back yet.
 	for try := 0; messages == 0 && try < 10; try++ {
 		if try > 0 && fresh {
@@ -114,9 +114,11 @@ func (b *CommandBroker) readRegistry(ctx context.Context, ch *amqp.Channel, upda
 			}
 			r.merge(one)
 			messages, last = messages+1, m.DeliveryTag
+			worn = worn || number(m.Headers, headerDeliveries) >= maxLooks
 		}
 	}
-	if update == nil || !update(r) && messages <= 1 {
+	changed := update != nil && (update(r) || messages > 1)
+	if !changed && !worn {
 		if messages > 0 {
 			if err := ch.Nack(last, true, true); err != nil {
 				return nil, err
@@ -130,7 +132,13 @@ func (b *CommandBroker) readRegistry(ctx context.Context, ch *amqp.Channel, upda
 	}
 	store := outgoing{key: name, mandatory: true, message: amqp.Publishing{Body: text, ContentType: "application/json", DeliveryMode: amqp.Persistent}}
 	if err := b.out.one(ctx, store); err != nil {
-		return nil, fmt.Errorf("store it: %w", err) // what was read goes back with the channel
+		if changed {
+			return nil, fmt.Errorf("store it: %w", err) // what was read goes back with the channel
+		}
+		if err := ch.Nack(last, true, true); err != nil { // the next look tries again
+			return nil, err
+		}
+		return r, syncChannel(ch)
 	}
 	if messages > 0 {
 		if err := ch.Ack(last, true); err != nil {

@@ -70,7 +70,7 @@ func (p *confirmer) channel(ctx context.Context) (*confirmChannel, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.connector.await(ctx, func() error { return ch.Confirm(false) }); err != nil {
+	if err := p.connector.setUp(ctx, ch, func() error { return ch.Confirm(false) }); err != nil {
 		return nil, fmt.Errorf("turn on confirmations: %w", err)
 	}
 	c := &confirmChannel{ch: ch, look: make(chan chan struct{}), ended: make(chan struct{}), returned: make(map[returnKey]bool)}
@@ -157,16 +157,25 @@ func (p *confirmer) publish(ctx context.Context, messages []outgoing) []error {
 		if w != nil {
 			select {
 			case <-w.Done():
+			case <-ctx.Done():
+			}
+			select {
+			case <-w.Done(): // also if ctx has ended
 				if !w.Acked() {
 					errs[i] = errRefused
 				}
-			case <-ctx.Done():
+			default:
 				errs[i], silent = context.Cause(ctx), true
 			}
 		}
 		failed = failed || errs[i] != nil
 	}
 	if silent && errors.Is(context.Cause(ctx), errNoConfirm) {
+		p.mu.Lock()
+		if p.open == c {
+			p.open = nil
+		}
+		p.mu.Unlock()
 		p.abandon(c) // a confirmation was lost, and the library would wait for ever
 	}
 	c.note()

@@ -270,6 +270,23 @@ func (c *Connector) await(ctx context.Context, call func() error) error {
 	}
 }
 
+// setUp runs the first calls of a channel. When they fail or are given up, the
+// channel is closed behind them: what they have begun there must not go on.
+func (c *Connector) setUp(ctx context.Context, ch *amqp.Channel, calls func() error) error {
+	over := make(chan struct{})
+	err := c.await(ctx, func() error {
+		defer close(over)
+		return calls()
+	})
+	if err != nil {
+		c.wg.Go(func() {
+			<-over
+			ch.Close()
+		})
+	}
+	return err
+}
+
 // withChannel runs a few calls on a channel of its own, which is closed behind
 // them. What do sets must not be looked at after an error.
 func (c *Connector) withChannel(ctx context.Context, do func(*amqp.Channel) error) error {

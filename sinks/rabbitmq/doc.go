@@ -30,6 +30,10 @@
 // [CommandOptions.Prefix] begins all these names. A user needs the permissions
 // configure, write and read on them, and on the default exchange.
 //
+// A policy must not set delivery-limit on dlq.… and rowcall.commands: to look at
+// their messages counts as a delivery. They are stored anew after 8 looks, which a
+// limit below 20 may not leave time for.
+//
 // A queue is created at its first use, which takes a second. One that is there
 // may have other limits; one of another kind is a [sinks.QueueError].
 //
@@ -61,10 +65,11 @@
 //   - To look at dead letters is to take them out and put them back, under a lock
 //     and in order. While somebody looks, the server counts none. Each letter is
 //     held in memory.
-//   - Until 3.11 the server takes a command back after 30 minutes, however alive
-//     its worker is, unless its consumer_timeout is raised; the handler's
-//     context then ends with [sinks.ErrLeaseLost]. From 3.12 on queues are created
-//     with 24 hours.
+//   - Until 3.11 a command that takes more than 30 minutes, however alive its
+//     worker is, makes the server close the channel, unless its consumer_timeout is
+//     raised. All commands in work in that Serve are then delivered again, not
+//     the slow one alone, and their handlers' contexts end with
+//     [sinks.ErrLeaseLost]. From 3.12 on queues are created with 24 hours.
 //   - A full queue ([CommandOptions.MaxMessages]) refuses what retries and
 //     delays bring back, too; the server tries these again every 3 minutes.
 //   - A quorum queue that is less than about a second old when its only server

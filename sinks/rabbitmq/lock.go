@@ -61,8 +61,10 @@ func holding(ctx context.Context, conn *amqp.Connection, name string, do func(ct
 	case err != nil:
 		return err
 	}
-	err = do(ctx, ch)
-	if ch.IsClosed() { // an error of do; the lock belongs to the connection
+	if err = do(ctx, ch); err != nil {
+		ch.Close() // what do has taken goes back before somebody else looks
+	}
+	if ch.IsClosed() { // the lock belongs to the connection
 		if next, again := conn.Channel(); again == nil {
 			ch = next
 		}

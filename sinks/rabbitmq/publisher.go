@@ -164,7 +164,8 @@ func setDefault[T comparable](v *T, d T) {
 }
 
 // Open connects and makes the exchange, or checks the one that is there. It
-// tries once, and returns an [UnreachableError] or what the server says.
+// tries once, and returns an [UnreachableError] for what may pass, otherwise
+// what the server says.
 func (p *Publisher) Open(ctx context.Context) error {
 	if p.opened {
 		return errors.New("events on RabbitMQ: the publisher is open already")
@@ -181,8 +182,10 @@ func (p *Publisher) Open(ctx context.Context) error {
 		return fmt.Errorf("exchange %s is not a durable topic exchange; delete it, or use another: %w", p.opts.Exchange, err)
 	case code(err) == amqp.AccessRefused:
 		return fmt.Errorf("this user may not declare the exchange %s; give it the permissions configure and write on it: %w", p.opts.Exchange, err)
-	case err != nil:
+	case code(err) == amqp.NotAllowed, errors.Is(err, sinks.ErrCommandsClosed):
 		return fmt.Errorf("exchange %s: %w", p.opts.Exchange, err)
+	case err != nil:
+		return &UnreachableError{Server: p.connector.Server(), Err: fmt.Errorf("exchange %s: %w", p.opts.Exchange, err)}
 	}
 	p.opened = true
 	return nil
