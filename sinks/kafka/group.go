@@ -22,6 +22,12 @@ const DefaultNewTopics = 10 * time.Second
 const lingerComplete = 200 * time.Millisecond
 
 // GroupsOptions set up [Groups]. Nil and zero mean the defaults.
+//
+// How long the brokers remember a group none of whose members is there is a
+// setting of theirs: offsets.retention.minutes, 7 days by default. After that its
+// checkpoints are gone, and it begins anew at [sinks.GroupOptions].Start: with the
+// default Start, what was stored meanwhile is skipped. Raise it for groups that may
+// be away for longer.
 type GroupsOptions struct {
 	// NewTopics is how long it takes until a group reads a topic that is new.
 	// Default [DefaultNewTopics].
