@@ -24,7 +24,10 @@ const (
 
 // ParkedName returns the name of the object store that holds the bodies that
 // are too large for a stream: the stream's, and "_PARKED". The name of an object is
-// the position of its event.
+// the position of its event. When the store is made it gets the MaxAge of the stream
+// there is, and it keeps that. A body whose message the stream's MaxBytes or MaxMsgs
+// has removed stays without MaxAge for good, and so does one that a later entry of a
+// bucket has replaced, see [NewLatest]: delete them by hand.
 func ParkedName(stream string) string { return stream + "_PARKED" }
 
 // Park stores the body of a message as an object. One that is there already is
@@ -38,9 +41,14 @@ func (w *writer) Park(ctx context.Context, m *sinks.FirehoseMessage) (string, er
 	}
 	store, err := w.js.ObjectStore(ctx, bucket)
 	if errors.Is(err, natsjs.ErrBucketNotFound) {
+		// Its bodies must not expire before their messages, whatever the options say.
+		var stream natsjs.Stream
+		if stream, err = w.js.Stream(ctx, w.opts.Stream); err != nil {
+			return fail(err)
+		}
 		store, err = w.js.CreateObjectStore(ctx, natsjs.ObjectStoreConfig{
 			Bucket: bucket, Description: "bodies too large for " + place(w.opts.Stream),
-			Replicas: w.opts.Replicas, TTL: w.opts.MaxAge,
+			Replicas: w.opts.Replicas, TTL: stream.CachedInfo().Config.MaxAge,
 		})
 	}
 	if errors.Is(err, natsjs.ErrInvalidStoreName) {
