@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,8 +25,8 @@ func TestFirehoses(t *testing.T) {
 }
 
 func TestFirehosesWithoutTransactions(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the same again")
+	if os.Getenv("ROWCALL_FIREHOSE_FAULTS") == "" {
+		t.Skip("the same suite again, for make soak; other tests do without transactions, too")
 	}
 	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer {
 		s := startFirehoses(t, kafka.Options{NoTransactions: true})
