@@ -16,6 +16,9 @@ func firehoseFenced(r *rig) {
 	}
 	batches := History(r.random(), 600)
 	half := len(batches) / 2
+	for len(batches[half].Events) == 0 { // the younger one must store something
+		half++
+	}
 	older := r.open(FirehoseSetup{}).Firehose
 	r.store(older, batches[:half])
 	grace := time.NewTimer(r.server.Grace)
