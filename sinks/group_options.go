@@ -55,7 +55,8 @@ type GroupOptions struct {
 	// one is handled again after a crash. Default [DefaultGroupCheckpoint].
 	Checkpoint time.Duration
 	// MaxBytes is how much of a partition may be read and not yet handled.
-	// Default [DefaultGroupBytes].
+	// Not counted is what the broker's client has fetched ahead of that: with
+	// JetStream up to some 600 messages of a partition. Default [DefaultGroupBytes].
 	MaxBytes int64
 	// MaxTxBytes is how much of a transaction's part is held before it arrives in
 	// several batches. Default [DefaultMaxTxBytes].

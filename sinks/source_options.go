@@ -41,8 +41,9 @@ type SourceOptions struct {
 	// The whole log is read all the same. Default: all.
 	Collections []string
 	// MaxBytes is how much may be read and not yet handled by every
-	// subscription, in estimated bytes. Then reading waits. Default
-	// [listeners.DefaultFeedBytes].
+	// subscription, in estimated bytes. Then reading waits. Not counted is what
+	// the broker's client has fetched ahead of that: with JetStream up to some
+	// 2000 messages. Default [listeners.DefaultFeedBytes].
 	MaxBytes int64
 	// MaxTxBytes is how much of one transaction is held before it arrives in
 	// parts. Default [DefaultMaxTxBytes].

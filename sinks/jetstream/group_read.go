@@ -23,6 +23,9 @@ const (
 	// advanceEvery is how often a partition without messages moves its
 	// checkpoint, so that it stays within what the stream keeps.
 	advanceEvery = 5 * time.Second
+	// groupAhead is how many messages of a partition wait at the client library,
+	// and as many again here: a member may have many partitions.
+	groupAhead = 64
 )
 
 // A groupReader reads one partition, over as many consumers and connections as
@@ -103,12 +106,12 @@ func (r *groupReader) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	messages, err := made.Messages(natsjs.PullMaxMessages(2*burstMessages),
+	messages, err := made.Messages(natsjs.PullMaxMessages(groupAhead),
 		natsjs.PullExpiry(10*time.Second), natsjs.PullHeartbeat(time.Second), natsjs.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
 		return err
 	}
-	reading := &consumer{name: made.CachedInfo().Name, messages: messages, arrivals: make(chan arrival, burstMessages)}
+	reading := &consumer{name: made.CachedInfo().Name, messages: messages, arrivals: make(chan arrival, groupAhead)}
 	reading.ctx, reading.stop = context.WithCancelCause(ctx)
 	reading.wg.Go(func() { reading.stop(receive(reading)) })
 	reading.wg.Go(func() { c.watch(reading.ctx, reading.stop) })
