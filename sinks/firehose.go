@@ -47,7 +47,6 @@ type Firehose struct {
 	cursor    cursor
 	tail      listeners.Position // where the place ended at Open
 	regional  renumberer
-	order     order
 	bare      bool // a snapshot was begun whose end has no message so far
 	retry     *retrying.ExponentialBackOff
 	parked    Frame
@@ -179,8 +178,6 @@ func (f *Firehose) OnBatch(ctx context.Context, b *listeners.Batch) error {
 		if b = f.regional.renumber(b, f.plain(f.tail)); b == nil {
 			return nil
 		}
-	} else if err := f.order.check(b); err != nil {
-		return f.fatal(fmt.Errorf("firehose %s: %w", f.Name(), err))
 	}
 	if f.shaper == nil {
 		return f.store(ctx, b)

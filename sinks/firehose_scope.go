@@ -82,31 +82,6 @@ func (s FirehoseScope) ownsSource(source, what string) error {
 	return fmt.Errorf("sinks: %s of source %q does not belong into the firehose of %s", what, source, s)
 }
 
-// An order is that of a database's positions in one run of a firehose. They grow
-// from event to event, and from a reset to the rows behind it: what is stored is
-// told by the last position, and readers take what does not grow for a repetition.
-type order struct{ last listeners.Position }
-
-func (o *order) check(b *listeners.Batch) error {
-	switch b.Kind {
-	case listeners.Live:
-		return nil // it has that of the last row, or of what was read and not wanted
-	case listeners.Reset:
-		o.last = b.Position
-		return nil
-	case listeners.Snapshot, listeners.Changes:
-	}
-	for i := range b.Events {
-		at := b.Events[i].Position
-		if at.Compare(o.last) <= 0 {
-			return fmt.Errorf("sinks: positions go back, to %s of %s after %s: this is a present state told by another source, whose rows have the positions of their last changes; "+
-				"subscribe the firehose without Current, from a position that the other source still holds", at, b.Events[i].Schema.Collection(), o.last)
-		}
-		o.last = at
-	}
-	return nil
-}
-
 // A renumberer makes positions of a region's snapshots that grow, as those of a
 // stream must. A region's rows have the positions of their last changes and come
 // in the order of their keys; here they are numbered behind the change that the

@@ -158,23 +158,6 @@ func TestFirehoseOfAFirehose(t *testing.T) {
 	}
 }
 
-// A present state's rows are not in order, and some would be lost.
-func TestFirehoseRefusesTheStateOfAFirehose(t *testing.T) {
-	nc, second := connect(t, natstest.Run(t)), connect(t, natstest.Run(t))
-	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 3)})
-	s := source(t, nc, nil)
-	sub := subscribe(t, s, open(t, second, nil), &listeners.SubscribeOptions{Current: true})
-	start(t, s)
-	select {
-	case <-sub.Done():
-	case <-time.After(20 * time.Second):
-		t.Fatal("the subscription goes on after 20s, want an error")
-	}
-	if err := sub.Err(); err == nil || !strings.Contains(err.Error(), "positions go back") {
-		t.Errorf("Err = %v, want one that says positions go back", err)
-	}
-}
-
 // events returns a line for each event.
 func events(batches []listenertest.Batch) []string {
 	var lines []string
