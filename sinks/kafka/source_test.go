@@ -66,7 +66,8 @@ func whole(batches []*listeners.Batch) []*listeners.Batch {
 			b.Last, b.Position = true, rest.Position
 			i++
 		case b.Kind == listeners.Reset && i == 0:
-			b.Position, b.Tx = batches[1].Events[0].Position, batches[1].Tx // it is not stored
+			b.Position, b.Tx = batches[1].Events[0].Position, batches[1].Tx // it is not stored, and told right before that
+			b.Position.Index--
 		}
 		want = append(want, &b)
 	}
