@@ -107,7 +107,7 @@ func store(t testing.TB, f firehose) {
 }
 
 // onJetStream opens a firehose on a server of its own.
-func onJetStream(t testing.TB) (*natsserver.Server, *jetstream.Firehose) {
+func onJetStream(t testing.TB) (*natsserver.Server, *sinks.Firehose) {
 	t.Helper()
 	s := natstest.Run(t)
 	f, err := jetstream.New(natstest.Connect(t, s), "shop", nil)
