@@ -146,7 +146,7 @@ func TestPositionsWithLostAcknowledgements(t *testing.T) {
 			t.Error("Save whose acknowledgement was lost returned no error, so this test shows nothing")
 		}
 		want = atCommit(10*round + 2)
-		if err := save(t, k, want); err != nil {
+		if err := k.Save(t.Context(), want); err != nil {
 			t.Errorf("Save after a lost acknowledgement = %v", err)
 		}
 		if err := k.Close(); err != nil {
