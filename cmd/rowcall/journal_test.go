@@ -69,41 +69,34 @@ func arrived(ctx context.Context, brokers, database string) error {
 type storedEvent struct{ ID, Sequence, Body string }
 
 // readTopics returns the events in all topics of a database, in the order of
-// their positions, without resets, once nothing is written there any more. It fails the test if a partition is not in that order, or
+// their positions, without resets. It fails the test if a partition is not in that order, or
 // holds an event twice.
 func readTopics(t *testing.T, brokers, database string) []storedEvent {
 	t.Helper()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.ConsumeRegex(), kgo.ConsumeTopics("^"+sinks.DatabaseAddress(database)+`\..*`),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond))
+	records, err := committed(t.Context(), brokers, func(topic string) bool { return strings.HasPrefix(topic, sinks.DatabaseAddress(database)+".") })
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close()
 	var all []storedEvent
 	last := make(map[string]string)
-	for idle := 0; idle < 10; idle++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		reader.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
-			idle = 0
-			e := storedEvent{Body: string(r.Value)}
-			for _, h := range r.Headers {
-				switch h.Key {
-				case "ce_id":
-					e.ID = string(h.Value)
-				case "ce_sequence":
-					e.Sequence = string(h.Value)
-				}
+	for _, r := range records {
+		e := storedEvent{Body: string(r.Value)}
+		for _, h := range r.Headers {
+			switch h.Key {
+			case "ce_id":
+				e.ID = string(h.Value)
+			case "ce_sequence":
+				e.Sequence = string(h.Value)
 			}
-			partition := fmt.Sprintf("%s/%d", r.Topic, r.Partition)
-			if e.Sequence <= last[partition] {
-				t.Errorf("%s holds %s behind %s", partition, e.Sequence, last[partition])
-			}
-			last[partition] = e.Sequence
-			if !strings.HasPrefix(e.Body, `{"op":"reset"`) { // those are in every partition
-				all = append(all, e)
-			}
-		})
-		cancel()
+		}
+		partition := fmt.Sprintf("%s/%d", r.Topic, r.Partition)
+		if e.Sequence <= last[partition] {
+			t.Errorf("%s holds %s behind %s", partition, e.Sequence, last[partition])
+		}
+		last[partition] = e.Sequence
+		if !strings.HasPrefix(e.Body, `{"op":"reset"`) { // those are in every partition
+			all = append(all, e)
+		}
 	}
 	slices.SortFunc(all, func(a, b storedEvent) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return all
@@ -137,27 +130,14 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 	// Kafka is dead for the whole load, and rowcall dies over that, too.
 	pass := func(c *child) {
 		t.Helper()
-		var mark string
-		pgtest.Eventually(t, time.Minute, func() error {
-			ctx := t.Context()
-			if mark == "" {
-				at, err := query(ctx, databaseURL, "SELECT pg_current_wal_lsn()")
-				mark = strings.TrimSpace(at)
-				return cmp.Or(err, errors.New("not asked yet"))
-			}
-			out, err := query(ctx, databaseURL, fmt.Sprintf("SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE slot_name = 'rowcall_%s' AND confirmed_flush_lsn IS NOT NULL", mark, database))
-			if err == nil && strings.TrimSpace(out) != "t" {
-				err = fmt.Errorf("the slot is not confirmed behind %s; rowcall wrote:\n%s", mark, c.log.String())
-			}
-			return err
-		})
+		c.passes(t, databaseURL)
 	}
 	c := startRun(t, args...)
 	pass(c)
 	c.kill(t)
 	c = startRun(t, args...)
 	pass(c)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if !strings.Contains(c.log.String(), "a destination is away; the journal keeps its events") {
 			return fmt.Errorf("rowcall does not say that Kafka is away; it wrote:\n%s", c.log.String())
 		}
@@ -166,7 +146,7 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 
 	// It comes back while the load goes on, and rowcall dies once more.
 	dead.Store(false)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if err := arrived(t.Context(), brokers, database); err != nil {
 			return fmt.Errorf("%w; rowcall wrote:\n%s", err, c.log.String())
 		}

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a script waits for something to happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // TestScripts runs the scripts in testdata. Each has a database of its own,
 // $DATABASE_URL, named $DB, with the slot $SLOT to be. Beyond the commands of
