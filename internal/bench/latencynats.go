@@ -23,7 +23,7 @@ const latencyPort = "42223"
 func (b *bench) subscribe(ctx context.Context, seen func(time.Time), ready func()) (err error) {
 	const slot = "latency_nats"
 	running, stop := context.WithCancel(ctx)
-	cmd := exec.CommandContext(running, b.binary, b.runArgs([]string{
+	cmd := exec.CommandContext(running, b.binary, b.runArgs([]string{ //nolint:gosec // our own binary
 		"--slot", slot, "--publication", "ticks", "--snapshot", "never", "--data-dir", filepath.Join(b.dir, slot), "--nats-port", latencyPort,
 	})...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
