@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -14,8 +15,8 @@ import (
 )
 
 // Dead implements [sinks.CommandBroker]. It takes all letters out of the queue
-// at once, into memory, and puts them back in their order before it goes through
-// them, under a lock: a queue shows nothing but by handing it out. A letter that
+// at once, into memory, and puts them back before it goes through them, under a
+// lock: a queue shows nothing but by handing it out. A letter that
 // is there twice, since its worker died while it buried it, is one.
 func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.DeadCommand, error] {
 	return func(yield func(sinks.DeadCommand, error) bool) {
@@ -119,9 +120,8 @@ func (b *CommandBroker) SweepDead(ctx context.Context, queue string, pick func(*
 	})
 }
 
-// visitDead shows all letters to a function that may have some removed. The
-// rest goes back to where it was: a quorum queue delivers what was returned before
-// what it had behind it, in the order of the returns.
+// visitDead shows all letters, oldest first, to a function that may have some
+// removed. The rest goes back.
 func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(ctx context.Context, all []stored, remove func([]stored) error) error) error {
 	if err := b.open(); err != nil {
 		return err
@@ -129,22 +129,24 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 	name := b.DeadQueue(queue)
 	// A queue with many letters takes longer than one request may.
 	err := b.connector.locked(ctx, name+".lock", func(ctx context.Context, ch *amqp.Channel) error {
-		all, err := b.takeDead(ctx, ch, queue)
-		if err != nil {
-			return err // they go back with the channel
-		}
-		removed := make(map[uint64]bool)
-		visited := visit(ctx, all, func(some []stored) error {
-			for _, l := range some {
-				if err := l.Ack(false); err != nil {
-					return err
-				}
-				removed[l.DeliveryTag] = true
+		t := taken{ch: ch, name: name, queue: queue}
+		for more := true; more; {
+			if ctx.Err() != nil {
+				return context.Cause(ctx) // they go back with the channel
 			}
-			return syncChannel(ch)
-		})
-		kept := slices.DeleteFunc(all, func(l stored) bool { return removed[l.DeliveryTag] })
-		return errors.Join(visited, b.returnDead(ctx, ch, queue, kept))
+			var err error
+			if more, err = t.get(); err != nil {
+				return err
+			}
+		}
+		// A server puts back one by one what it was given back at once, in an
+		// order of its own if it is more than some 30.
+		died := make(map[uint64]time.Time, len(t.letters))
+		for _, l := range t.letters {
+			died[l.DeliveryTag] = l.dead("").Dead.Time
+		}
+		slices.SortStableFunc(t.letters, func(x, y stored) int { return died[x.DeliveryTag].Compare(died[y.DeliveryTag]) })
+		return errors.Join(visit(ctx, slices.Clone(t.letters), t.remove), b.returnDead(ctx, &t))
 	})
 	switch {
 	case code(err) == amqp.NotFound:
@@ -155,46 +157,66 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 	return nil
 }
 
-// takeDead takes all letters out of the queue. A count would be of no use: the
-// server counts what somebody has just put back a moment later than it hands it
-// out.
-func (b *CommandBroker) takeDead(ctx context.Context, ch *amqp.Channel, queue string) ([]stored, error) {
-	var all []stored
-	for {
-		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
-		}
-		m, ok, err := ch.Get(b.DeadQueue(queue), false)
-		if err != nil {
-			return nil, err
-		}
-		if !ok {
-			return all, nil
-		}
-		all = append(all, stored{queue: queue, Delivery: &m})
-	}
+// A taken has the letters that are with a channel.
+type taken struct {
+	ch          *amqp.Channel
+	name, queue string
+	letters     []stored
 }
 
-// returnDead puts letters back that are all that the channel has.
-func (b *CommandBroker) returnDead(ctx context.Context, ch *amqp.Channel, queue string, kept []stored) error {
-	if len(kept) == 0 {
-		return nil
+// get takes another letter. A count would be of no use: the server counts what
+// somebody has just put back a moment later than it hands it out.
+func (t *taken) get() (ok bool, err error) {
+	m, ok, err := t.ch.Get(t.name, false)
+	if ok {
+		t.letters = append(t.letters, stored{queue: t.queue, Delivery: &m})
 	}
-	if slices.ContainsFunc(kept, func(l stored) bool { return number(l.Headers, headerDeliveries) >= maxLooks }) {
-		err := b.renewDead(ctx, queue, kept)
-		if err == nil {
-			if err := ch.Ack(0, true); err != nil {
+	return ok, err
+}
+
+// removeChunk is less than the acknowledgements that a channel of the server has
+// on their way to a quorum queue before it holds others back
+// (quorum_commands_soft_limit, 32). Those it forgets when it is closed.
+const removeChunk = 16
+
+// remove returns when the queue has forgotten letters. To take another letter
+// is what a queue answers behind the acknowledgements on the same channel.
+func (t *taken) remove(some []stored) error {
+	removed := make(map[uint64]bool, len(some))
+	for chunk := range slices.Chunk(some, removeChunk) {
+		for _, l := range chunk {
+			if err := l.Ack(false); err != nil {
 				return err
 			}
-			return syncChannel(ch)
+			removed[l.DeliveryTag] = true
 		}
-		b.opts.Logger.WarnContext(ctx, "dead letters cannot be stored anew, and a policy with a delivery limit may drop them", "queue", b.DeadQueue(queue), "error", err)
+		if _, err := t.get(); err != nil {
+			return err
+		}
+	}
+	t.letters = slices.DeleteFunc(t.letters, func(l stored) bool { return removed[l.DeliveryTag] })
+	return nil
+}
+
+func (b *CommandBroker) returnDead(ctx context.Context, t *taken) error {
+	if slices.ContainsFunc(t.letters, func(l stored) bool { return number(l.Headers, headerDeliveries) >= maxLooks }) {
+		kept := slices.Clone(t.letters)
+		err := b.renewDead(ctx, t.queue, kept)
+		if err == nil {
+			err = t.remove(kept) // which may take what is new
+		}
+		if err != nil {
+			b.opts.Logger.WarnContext(ctx, "dead letters cannot be stored anew, and a policy with a delivery limit may drop them", "queue", t.name, "error", err)
+		}
+	}
+	if len(t.letters) == 0 {
+		return nil
 	}
 	// Those that were acknowledged are not among them any more.
-	if err := ch.Nack(0, true, true); err != nil {
+	if err := t.ch.Nack(0, true, true); err != nil {
 		return err
 	}
-	return syncChannel(ch)
+	return syncChannel(t.ch)
 }
 
 // renewDead stores letters anew, in their order, so that the server counts from 0
