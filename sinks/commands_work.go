@@ -115,12 +115,12 @@ func (s *server) bury(ctx context.Context, d CommandDelivery, env *CommandEnvelo
 		s.log.ErrorContext(ctx, "a command's handler panicked", "queue", s.queue, "stack", string(panicked.Stack))
 	}
 	s.log.ErrorContext(ctx, "a command became a dead letter", append(s.fields(env, attempts, cause), "reason", string(reason))...)
-	letter := DeadLetter{Reason: reason, Error: cause.Error(), Attempts: attempts, Worker: s.worker, Time: time.Now()}
+	letter := DeadLetter{Reason: reason, Error: deadError(cause), Attempts: attempts, Worker: s.worker, Time: time.Now()}
 	if err := s.settle(ctx, func(ctx context.Context) error { return d.Bury(ctx, letter) }); err != nil {
 		return // it is delivered again, and buried then
 	}
 	s.counters.dead.Add(1)
-	s.reply(ctx, env, CommandReply{Failed: reason, Error: letter.Error, Attempts: attempts})
+	s.reply(ctx, env, CommandReply{Failed: reason, Error: commandError(cause), Attempts: attempts})
 }
 
 func (s *server) reply(ctx context.Context, env *CommandEnvelope, r CommandReply) {

@@ -15,6 +15,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // benchmarkBatch has 1,000 events of about 100 bytes.
@@ -130,7 +131,7 @@ func BenchmarkSource(b *testing.B) {
 			}
 			return nil
 		})
-		subscribe(b, s, l, nil)
+		sinktest.Subscribe(b, s, l, nil)
 		if err := s.Run(b.Context()); err != nil || n != events {
 			b.Fatalf("Run = %v after %d events, want nil after %d", err, n, events)
 		}

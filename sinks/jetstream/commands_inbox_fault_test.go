@@ -73,7 +73,7 @@ func TestInboxWithLostAnswers(t *testing.T) {
 		"of claim and its end": {2, errors.New("not yet")},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &commandWire{prefix: `{"stream":"KV_rowcall-inbox","seq":`}
+			w := &wire{stream: "KV_rowcall-inbox"}
 			nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: natsDialer(w)})
 			if err != nil {
 				t.Fatal(err)

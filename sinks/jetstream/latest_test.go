@@ -18,6 +18,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // publishLatest keeps a region's state in its bucket until the test ends or the
@@ -35,7 +36,7 @@ func publishLatest(t testing.TB, nc *nats.Conn, r *tickets) (stop func()) {
 func mirrorLatest(t testing.TB, nc *nats.Conn) *tickets {
 	t.Helper()
 	m, s := mirrorOf(t, nc, jetstream.LatestStream("LATEST_TRAINS_TICKETS"), nil)
-	start(t, s)
+	sinktest.Start(t, s)
 	return m
 }
 

@@ -20,6 +20,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -125,12 +126,12 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := new(listenertest.Recorder)
-	subscribe(t, reader, here, nil)
+	sinktest.Subscribe(t, reader, here, nil)
 	far, err := grid.Mirror[int64, sale](g, "far", reader, &grid.MirrorOptions[sale]{Collection: "public.sales"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, reader)
+	sinktest.Start(t, reader)
 	wait(far)
 	bucket, err := jetstream.NewSource(connect(t, server), jetstream.LatestStream(jetstream.LatestName(source.Database())), nil)
 	if err != nil {
@@ -140,7 +141,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, bucket)
+	sinktest.Start(t, bucket)
 	wait(kept)
 
 	pgtest.Exec(t, db,

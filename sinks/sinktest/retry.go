@@ -52,7 +52,7 @@ func deadLettersSayWhy(b *bench) {
 		case "panics":
 			panic("no\nsuch train")
 		case "permanent":
-			return fmt.Errorf("add: %w", sinks.Permanent(errors.New("train 7 is scrap")))
+			return fmt.Errorf("add: %w", sinks.Permanent(errors.New("train 7 is scrap"+strings.Repeat("é", 60_000))))
 		}
 		return errors.New("the depot is closed")
 	}, &sinks.ServePolicy{MaxAttempts: 2, FirstDelay: 10 * time.Millisecond})
@@ -67,7 +67,7 @@ func deadLettersSayWhy(b *bench) {
 	}{
 		"fails":     {sinks.DeadAttempts, 2, "the depot is closed"},
 		"panics":    {sinks.DeadAttempts, 2, "handler panicked: no such train"},
-		"permanent": {sinks.DeadPermanent, 1, "add: train 7 is scrap"},
+		"permanent": {sinks.DeadPermanent, 1, "add: train 7 is scrap" + strings.Repeat("é", 989) + "..."},
 		"expired":   {sinks.DeadExpired, 0, "expired"},
 	} {
 		d, ok := found[id]
