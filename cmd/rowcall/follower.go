@@ -105,7 +105,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	if err := f.open(ctx, f.destination); err != nil {
 		return err
 	}
-	source, err := jetstream.NewSource(f.journal.nc, f.journal.stream,
+	source, err := jetstream.NewDomainSource(f.journal.nc, f.journal.domain, f.journal.stream,
 		&sinks.SourceOptions{Start: start, UntilTip: untilTip, Logger: f.journal.log})
 	if err != nil {
 		return err
