@@ -1,8 +1,11 @@
 package kafka_test
 
 import (
+	"context"
+	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
@@ -44,6 +47,39 @@ func (b *broker) start(t *testing.T) {
 // kill ends the broker without a word.
 func (b *broker) kill() { b.server.Kill() }
 
+// settle waits until no transaction is under way in a topic: a broker answers a
+// commit before its marks are in all partitions.
+func (b *broker) settle(t *testing.T, topic string) {
+	t.Helper()
+	client, err := kgo.NewClient(kgo.SeedBrokers(b.seeds...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	admin := kadm.NewClient(client)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("a transaction does not end"))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		committed, err := admin.ListCommittedOffsets(ctx, topic)
+		ends, endErr := admin.ListEndOffsets(ctx, topic)
+		open := err != nil || endErr != nil
+		ends.Each(func(end kadm.ListedOffset) {
+			stable, ok := committed.Lookup(topic, end.Partition)
+			open = open || !ok || stable.Err != nil || end.Err != nil || stable.Offset != end.Offset
+		})
+		if !open {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx), errors.Join(err, endErr))
+		}
+	}
+}
+
 // A real broker is killed and started again, and the writer with it, at random.
 func TestRealBrokerIsKilledAndNothingIsLostOrDoubled(t *testing.T) {
 	b := runBroker(t)
@@ -78,6 +114,7 @@ func TestRealBrokerIsKilledAndNothingIsLostOrDoubled(t *testing.T) {
 			if err := f.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			b.settle(t, seatsTopic)
 			verify(t, b.cluster, batches)
 			deleteTopics(t, b.cluster)
 		})
