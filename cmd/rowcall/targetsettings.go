@@ -79,7 +79,7 @@ const (
 func targetSettings() []targetSetting {
 	all := []targetSetting{
 		{
-			key: "name", example: "orders", help: "what logs call it; two places of a kind need names (default: the kind)",
+			key: "name", example: "orders", help: "what logs call it; two places of a kind need names (default: the kind, with -latest for the latest state)",
 			set: func(o *targetOptions, text string) error {
 				o.name = text
 				return checkTargetName(text)
