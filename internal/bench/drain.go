@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 )
 
@@ -17,13 +18,23 @@ const orders = `SELECT i, 'customer ' || i, i * 1.07, i % 10, i % 2 = 0, jsonb_b
 
 // drain reads a backlog of small transactions beside pg_recvlogical.
 func (b *bench) drain(ctx context.Context) error {
-	programs := []program{
-		b.recvlogical("recv1"), b.rowcall("discard", true), b.recvlogical("recv2"), b.rowcall("discard", false),
-		b.recvlogical("recv3"), b.rowcall("nats", true), b.recvlogical("recv4"), b.rowcall("nats", false),
-		b.recvlogical("recv5"),
+	to := map[string]func(catchUp bool) program{
+		"discard": func(catchUp bool) program { return b.rowcall("discard", catchUp) },
+		"nats":    func(catchUp bool) program { return b.rowcall("nats", catchUp) },
+		"kafka":   b.toKafka,
 	}
-	if b.kafka != "" {
-		programs = append(programs, b.toKafka(true), b.recvlogical("recv6"), b.toKafka(false), b.recvlogical("recv7"))
+	programs := []program{b.recvlogical("recv0")}
+	for name := range strings.SplitSeq(b.to, ",") {
+		program, known := to[name]
+		switch {
+		case !known:
+			return fmt.Errorf("-to %q: want discard, nats and kafka, separated by commas", name)
+		case name == "kafka" && b.kafka == "":
+			continue
+		}
+		for _, catchUp := range []bool{true, false} {
+			programs = append(programs, program(catchUp), b.recvlogical(fmt.Sprintf("recv%d", len(programs))))
+		}
 	}
 	if err := b.load(ctx, programs); err != nil {
 		return err
@@ -45,6 +56,9 @@ func (b *bench) load(ctx context.Context, programs []program) error {
 		if _, err := b.conn.Exec(ctx, sql); err != nil {
 			return err
 		}
+	}
+	if err := b.prepareWarmUp(ctx); err != nil {
+		return fmt.Errorf("prepare the warm-up: %w", err)
 	}
 	for _, p := range programs {
 		if err := p.prepare(ctx); err != nil {

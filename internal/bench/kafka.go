@@ -10,10 +10,13 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/rowcall/rowcall/internal/kafkaserver"
 )
 
-// toKafka drains to a broker that is started before, and has no topics yet.
+// toKafka drains to a broker that has run before, and has no topics of the
+// backlog yet.
 func (b *bench) toKafka(catchUp bool) program {
 	name, slot, threshold := "rowcall run --to kafka, streaming", "stream_kafka", "0"
 	if catchUp {
@@ -32,6 +35,9 @@ func (b *bench) toKafka(catchUp bool) program {
 			return result{}, err
 		}
 		defer broker.Kill()
+		if err := b.warmUp(ctx, broker, slot); err != nil {
+			return result{}, fmt.Errorf("warm the broker up: %w", err)
+		}
 		before, err := cpuOf(broker.PID())
 		if err != nil {
 			return result{}, err
@@ -45,6 +51,41 @@ func (b *bench) toKafka(catchUp bool) program {
 		return r, err
 	}
 	return p
+}
+
+// A JVM translates what it runs often: a broker that has just begun takes several
+// times the CPU of one that has run for a while.
+const (
+	warmDatabase = "warm"
+	warmRows     = 500_000
+)
+
+// prepareWarmUp makes a database with rows to warm brokers up with. It is made
+// before the slots, which then need not read its log.
+func (b *bench) prepareWarmUp(ctx context.Context) error {
+	if b.kafka == "" {
+		return nil
+	}
+	if _, err := b.conn.Exec(ctx, "CREATE DATABASE "+warmDatabase); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, b.server.URL(warmDatabase))
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	if _, err := conn.Exec(ctx, "CREATE TABLE orders ("+columns+")"); err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, "INSERT INTO orders "+orders, 1, min(b.rows, warmRows))
+	return err
+}
+
+// warmUp stores those rows, in topics of their own.
+func (b *bench) warmUp(ctx context.Context, broker *kafkaserver.Server, slot string) error {
+	_, err := measure(ctx, "warm-up", b.binary, "run", "--database-url", b.server.URL(warmDatabase), "--slot", "warm_"+slot,
+		"--state-dir", filepath.Join(b.dir, "warm_"+slot), "--snapshot", "only", "--to", broker.URL())
+	return err
 }
 
 // cpuOf returns the CPU time of a process so far, user and system, 0 where there
