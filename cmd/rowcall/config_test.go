@@ -11,6 +11,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 func testApp(env map[string]string) *app {
@@ -88,6 +90,7 @@ func TestConfigFaultsHaveTheirPlaceAndSayWhatIsAllowed(t *testing.T) {
 		"limits of the state":       {"to:\n  - {target: nats, latest: true, max-messages: 7}\n", `2:14: retention, max-bytes, max-messages`},
 		"a gap in the state":        {"to:\n  - {target: kafka://a, latest: true, on-gap: skip}\n", `2:14: on-gap: skip does not go with latest: true`},
 		"compression of a stream":   {"to:\n  - {target: nats, compression: zstd}\n", `2:33: want one of none, s2`},
+		"fast ingest":               {"to:\n  - {target: nats, fast-ingest: fast}\n", `2:33: want one of auto, off, always`},
 		"replicas of a stream":      {"to:\n  - {target: nats, replicas: 7}\n", `2:30: want a whole number from 1 to 5`},
 		"sasl":                      {"to:\n  - {target: kafka://a, user: u, password: hidden, sasl: gssapi}\n", `2:58: want one of plain, scram-sha-256, scram-sha-512`},
 		"sasl without a user":       {"to:\n  - {target: kafka://a, sasl: plain}\n", `no user`},
@@ -138,7 +141,7 @@ to:
     transactions: false
     tables: [seats, sales.*]
     where: op != "delete"
-  - {target: nats, stream: SHOP, max-bytes: 1GB}
+  - {target: nats, stream: SHOP, max-bytes: 1GB, fast-ingest: always, compression: s2, tags: [ssd, east], max-messages: 7}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -153,8 +156,9 @@ to:
 		len(o.tables) != 2 || o.tables[1].Schema != "sales" || !o.tables[1].All || o.where.String() != `op != "delete"` {
 		t.Errorf("the second place = %+v, with %+v", o, k)
 	}
-	if js := f.to.at(2).jetstreamOptions(nil); js.Stream != "SHOP" || js.MaxBytes != 1e9 {
-		t.Errorf("the third place has %+v, want the stream SHOP with 1 GB", js)
+	if js := f.to.at(2).jetstreamOptions(nil); js.Stream != "SHOP" || js.MaxBytes != 1e9 ||
+		js.FastIngest != jetstream.FastIngestAlways || !js.Compression || len(js.Tags) != 2 || js.MaxMsgs != 7 {
+		t.Errorf("the third place has %+v, want the stream SHOP with what the file says", js)
 	}
 	if err := f.to.check("--to"); err != nil {
 		t.Errorf("check = %v", err)

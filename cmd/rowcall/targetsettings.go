@@ -186,6 +186,18 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
+			key: "fast-ingest", of: []string{kindNATS}, kind: valueChoice, example: "auto",
+			help: "messages in batches that NATS 2.14 answers every few hundred of, where the stream allows it: auto, under load; off; always (default auto)",
+			set: func(o *targetOptions, text string) error {
+				for _, f := range []jetstream.FastIngest{jetstream.FastIngestAuto, jetstream.FastIngestOff, jetstream.FastIngestAlways} {
+					if text == f.String() {
+						o.jetstream.FastIngest = f
+					}
+				}
+				return newChoice("", "auto", "off", "always").Set(text)
+			},
+		},
+		{
 			key: "too-large", of: []string{kindNATS, kindKafka}, kind: valueChoice, example: "park",
 			help: "an event that is larger than the place takes ends the place (fail), or its body is parked beside, and the message says where (park) (default fail)",
 			set: func(o *targetOptions, text string) error {
