@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -101,7 +102,7 @@ func TestPredecessorsLastMessages(t *testing.T) {
 	batches := history(random(t, 6), 2000)
 	first := open(t, nc, nil)
 	store(t, first, batches[:len(batches)/3])
-	second := open(t, nc, nil)
+	second := open(t, nc, &jetstream.Options{AckTimeout: time.Minute}) // for which it takes another one for its predecessor
 
 	if err := feed(t.Context(), second, batches[:len(batches)/3]); err != nil {
 		t.Fatal(err)
