@@ -120,19 +120,14 @@ func (c *Commands) RetryDead(ctx context.Context, queue, ref string) error {
 // Resend is [Commands.RetryDead] for a dead letter that one has, whose command
 // may have been corrected. One whose body was cut is refused, until Cut is 0.
 func (c *Commands) Resend(ctx context.Context, d *DeadCommand) error {
-	if d.Cut > 0 {
-		return fmt.Errorf("dead letter %s: the last %d bytes of its body are missing: send the whole command, and discard this one", d.Ref, d.Cut)
+	e, err := d.again()
+	if err != nil {
+		return err
 	}
-	e := d.Envelope
-	e.Expires, e.At, e.ReplyTo, e.Call = time.Time{}, time.Time{}, "", ""
-	if err := e.Validate(); err != nil {
-		return fmt.Errorf("dead letter %s: %w", d.Ref, err)
-	}
-	e.Dedupe = "retry " + d.Ref + " " + d.Dead.Time.UTC().Format(time.RFC3339Nano)
 	if err := c.publish(ctx, []CommandEnvelope{e}); err != nil {
 		return err
 	}
-	err := c.broker.RemoveDead(ctx, e.Queue, d.Ref)
+	err = c.broker.RemoveDead(ctx, e.Queue, d.Ref)
 	if errors.Is(err, ErrNoDeadLetter) {
 		return nil // somebody retried it at the same time
 	}

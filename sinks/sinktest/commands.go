@@ -30,6 +30,7 @@ func Commands(t *testing.T, start func(t testing.TB) CommandServer) {
 		{"RetriesWaitLongerEachTime", retriesWait},
 		{"DeadLettersSayWhy", deadLettersSayWhy},
 		{"DeadLetterRetriedAndDiscarded", deadLetterRetried},
+		{"AllDeadLettersRetriedAndDiscarded", allDeadLettersRetried},
 		{"Delayed", delayed},
 		{"DelayedOverRestart", delayedOverRestart},
 		{"CallReplies", callReplies},

@@ -130,6 +130,43 @@ func deadLetterRetried(b *bench) {
 	}
 }
 
+func allDeadLettersRetried(b *bench) {
+	var seen tally
+	c := b.connect()
+	for i := range 6 {
+		cmd := command(fmt.Sprint("a", i))
+		if i%2 == 1 {
+			cmd.Name = "recall"
+		}
+		b.send(c, cmd)
+	}
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		if seen.add(r.ID) == 1 {
+			return sinks.Permanent(errors.New("the first time it fails"))
+		}
+		return nil
+	}, nil)
+	b.dead(c, 6)
+	recall := func(d *sinks.DeadCommand) bool { return d.Envelope.Name == "recall" }
+	if n, err := c.RetryAllDead(b.Context(), "fleet", recall); err != nil || n != 3 {
+		b.Errorf("RetryAllDead(recall) = %d, %v; want 3", n, err)
+	}
+	b.dead(c, 3)
+	if n, err := c.DiscardAllDead(b.Context(), "fleet", recall); err != nil || n != 0 {
+		b.Errorf("DiscardAllDead(recall) = %d, %v; want none", n, err)
+	}
+	if n, err := c.DiscardAllDead(b.Context(), "fleet", nil); err != nil || n != 3 {
+		b.Errorf("DiscardAllDead = %d, %v; want 3", n, err)
+	}
+	b.dead(c, 0)
+	b.empty(c)
+	for i := range 6 {
+		if n := len(seen.of(fmt.Sprint("a", i))); n != 1+i%2 {
+			b.Errorf("a%d was received %d times, want %d", i, n, 1+i%2)
+		}
+	}
+}
+
 func delayed(b *bench) {
 	const after = 1500 * time.Millisecond
 	var seen tally
