@@ -194,19 +194,25 @@ func TestCatchUpConfirmsOnlyWhatIsStored(t *testing.T) {
 	})
 	// The confirmed position is the end of the last stored transaction: a new
 	// reader of the slot begins right behind it, with what hangs now.
-	exec(t, conn, "SELECT pg_sleep(2.5)")
-	c.mu.Lock()
-	next := c.last/1000*1000 + 1 // the beginning of its transaction
-	c.mu.Unlock()
-	var first string
-	if err := conn.QueryRow(t.Context(), `SELECT convert_from(substring(data FROM 14 FOR length($1)), 'UTF8')
-		FROM pg_logical_slot_peek_binary_changes('careful', NULL, 1, 'proto_version', '1', 'publication_names', 'all_tables')
-		WHERE get_byte(data, 0) = ascii('I') LIMIT 1`, fmt.Sprint(next)).Scan(&first); err != nil {
-		t.Fatal(err)
-	}
-	if first != fmt.Sprint(next) {
-		t.Errorf("the slot holds the keys from %s on, but %d belongs to the first transaction that was not handled", first, next)
-	}
+	pgtest.Eventually(t, time.Minute, func() error {
+		exec(t, conn, "SELECT pg_sleep(2.5)") // positions are confirmed every second
+		c.mu.Lock()
+		next := c.last/1000*1000 + 1 // the beginning of its transaction
+		c.mu.Unlock()
+		var first int
+		if err := conn.QueryRow(t.Context(), `SELECT convert_from(substring(data FROM 14 FOR get_byte(data, 12)), 'UTF8')::int -- the value's length is in 9 to 12
+			FROM pg_logical_slot_peek_binary_changes('careful', NULL, 1, 'proto_version', '1', 'publication_names', 'all_tables')
+			WHERE get_byte(data, 0) = ascii('I') LIMIT 1`).Scan(&first); err != nil {
+			return err
+		}
+		if first > next {
+			t.Fatalf("the slot holds the keys from %d on, but %d belongs to the first transaction that was not handled", first, next)
+		}
+		if first < next {
+			return fmt.Errorf("the slot holds the keys from %d on, and everything before %d was handled", first, next)
+		}
+		return nil
+	})
 	close(release)
 	src.caughtUp()
 	c.want(t, 1, 120_000)

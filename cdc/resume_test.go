@@ -238,7 +238,7 @@ func TestLargeTransactionArrivesInParts(t *testing.T) {
 // A listener that hangs for longer than the server waits for a sign of life
 // costs neither the connection nor an event.
 func TestStalledListenerKeepsTheConnection(t *testing.T) {
-	srv := pgtest.Own(t, map[string]string{"wal_sender_timeout": "2s"})
+	srv := pgtest.Own(t, map[string]string{"wal_sender_timeout": "5s"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY, note text)")
@@ -263,7 +263,7 @@ func TestStalledListenerKeepsTheConnection(t *testing.T) {
 	for range 50 {
 		exec(t, conn, "INSERT INTO seats (note) SELECT md5(i::text) FROM generate_series(1, 1000) i")
 	}
-	exec(t, conn, "SELECT pg_sleep(5)")
+	exec(t, conn, "SELECT pg_sleep(11)")
 	close(release)
 	src.caughtUp()
 	if after := count(t, conn, walsender); after != before {

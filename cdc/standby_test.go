@@ -25,7 +25,7 @@ func standby(t *testing.T, primary *pgserver.Server, settings map[string]string)
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 		defer cancel()
 		if t.Failed() {
 			t.Logf("the end of the standby's log:\n%s", s.LogTail(20))

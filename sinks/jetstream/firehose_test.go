@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -108,7 +109,12 @@ func predecessorsLastMessages(t *testing.T, opts *jetstream.Options) {
 	batches := history(random(t, 6), 2000)
 	first := open(t, nc, opts)
 	store(t, first, batches[:len(batches)/3])
-	second := open(t, nc, opts)
+	var patient jetstream.Options
+	if opts != nil {
+		patient = *opts
+	}
+	patient.AckTimeout = time.Minute // for which it takes another one for its predecessor
+	second := open(t, nc, &patient)
 
 	if err := feed(t.Context(), second, batches[:len(batches)/3]); err != nil {
 		t.Fatal(err)

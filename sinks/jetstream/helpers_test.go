@@ -38,6 +38,19 @@ func open(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *sinks.Firehose 
 	return f
 }
 
+// openAnew is open behind the deletion of the stream: the server may still be at
+// work on its files.
+func openAnew(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *sinks.Firehose {
+	t.Helper()
+	var f *sinks.Firehose
+	eventually(t, "the stream is made anew", func() bool {
+		var err error
+		f, err = tryOpen(t, nc, opts)
+		return err == nil
+	})
+	return f
+}
+
 func tryOpen(t testing.TB, nc *nats.Conn, opts *jetstream.Options) (*sinks.Firehose, error) {
 	t.Helper()
 	var o jetstream.Options

@@ -117,9 +117,10 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 			if err := js.DeleteStream(t.Context(), "CDC_SHOP"); err != nil {
 				t.Fatal(err)
 			}
-			if _, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}}); err != nil {
-				t.Fatal(err)
-			}
+			eventually(t, "the stream is made anew", func() bool {
+				_, err := js.CreateStream(t.Context(), natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}})
+				return err == nil
+			})
 		}, "it ends at 0, but 5 was acknowledged"},
 		"sealed": {func(t *testing.T, js natsjs.JetStream) {
 			if _, err := js.UpdateStream(t.Context(), natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}, Sealed: true}); err != nil {
