@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"strings"
 	"time"
 )
 
@@ -33,13 +34,31 @@ const (
 // A DeadLetter says what became of a command.
 type DeadLetter struct {
 	Reason DeadReason `json:"reason"`
-	// Error is the text of the last error.
+	// Error is the text of the last error: one line of about 2,000 bytes at the
+	// most, so that every broker has room for it in a header.
 	Error string `json:"error"`
 	// Attempts were begun.
 	Attempts int `json:"attempts"`
 	// Worker is who gave it up.
 	Worker string    `json:"worker"`
 	Time   time.Time `json:"time"`
+}
+
+// maxCommandError bounds the text of an error in a dead letter and in a reply.
+const maxCommandError = 2000
+
+// commandError is the text of an error as a reply has it.
+func commandError(err error) string {
+	text := err.Error()
+	if len(text) > maxCommandError {
+		text = strings.ToValidUTF8(text[:maxCommandError], "") + "..."
+	}
+	return text
+}
+
+// deadError is the text of an error as it stands in a dead letter.
+func deadError(err error) string {
+	return strings.TrimSpace(strings.NewReplacer("\n", " ", "\r", " ").Replace(commandError(err)))
 }
 
 // A DeadCommand is a dead letter with the command that it was.
@@ -101,19 +120,14 @@ func (c *Commands) RetryDead(ctx context.Context, queue, ref string) error {
 // Resend is [Commands.RetryDead] for a dead letter that one has, whose command
 // may have been corrected. One whose body was cut is refused, until Cut is 0.
 func (c *Commands) Resend(ctx context.Context, d *DeadCommand) error {
-	if d.Cut > 0 {
-		return fmt.Errorf("dead letter %s: the last %d bytes of its body are missing: send the whole command, and discard this one", d.Ref, d.Cut)
+	e, err := d.again()
+	if err != nil {
+		return err
 	}
-	e := d.Envelope
-	e.Expires, e.At, e.ReplyTo, e.Call = time.Time{}, time.Time{}, "", ""
-	if err := e.Validate(); err != nil {
-		return fmt.Errorf("dead letter %s: %w", d.Ref, err)
-	}
-	e.Dedupe = "retry " + d.Ref + " " + d.Dead.Time.UTC().Format(time.RFC3339Nano)
 	if err := c.publish(ctx, []CommandEnvelope{e}); err != nil {
 		return err
 	}
-	err := c.broker.RemoveDead(ctx, e.Queue, d.Ref)
+	err = c.broker.RemoveDead(ctx, e.Queue, d.Ref)
 	if errors.Is(err, ErrNoDeadLetter) {
 		return nil // somebody retried it at the same time
 	}

@@ -18,7 +18,7 @@ all their attempts, and removes the dead letters. An expiry is dropped, and nobo
 waits for the reply any more. Interrupted, it has done some of them; run it again.`,
 		Example: `  rowcall commands retry fleet 17 18
   rowcall commands retry fleet --all --reason attempts`,
-	}, "put back", (*sinks.Commands).RetryDead)
+	}, "put back", (*sinks.Commands).RetryAllDead)
 }
 
 func (a *app) commandsDiscardCommand() *cobra.Command {
@@ -28,33 +28,37 @@ func (a *app) commandsDiscardCommand() *cobra.Command {
 		Long:  `Discard removes dead letters for good. Their commands are not carried out.`,
 		Example: `  rowcall commands discard fleet 17
   rowcall commands discard fleet --all --name add-carriage`,
-	}, "discarded", (*sinks.Commands).DiscardDead)
+	}, "discarded", (*sinks.Commands).DiscardAllDead)
 }
 
-// eachDeadCommand does something to each dead letter that is picked.
-func (a *app) eachDeadCommand(cmd *cobra.Command, done string, do func(c *sinks.Commands, ctx context.Context, queue, ref string) error) *cobra.Command {
+// eachDeadCommand does something to all dead letters that are picked.
+func (a *app) eachDeadCommand(cmd *cobra.Command, done string, do func(c *sinks.Commands, ctx context.Context, queue string, pick func(*sinks.DeadCommand) bool) (int, error)) *cobra.Command {
 	var f commandsFlags
 	var p deadPicks
 	cmd.Args = takes(1, 0, "the queue's name")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		queue, refs := args[0], args[1:]
 		return a.withCommands(cmd, &f, append(checkQueue(queue), p.check(refs)...), func(c *sinks.Commands) error {
-			ctx := cmd.Context()
-			if p.all {
-				letters, err := pick(ctx, c, queue, &p)
-				if err != nil {
-					return err
+			found := make(map[string]bool, len(refs))
+			for _, ref := range refs {
+				found[ref] = false
+			}
+			n, err := do(c, cmd.Context(), queue, func(d *sinks.DeadCommand) bool {
+				_, named := found[d.Ref]
+				if named {
+					found[d.Ref] = true
 				}
-				for i := range letters {
-					refs = append(refs, letters[i].Ref)
+				return named || p.all && p.fits(d)
+			})
+			if err != nil {
+				return fmt.Errorf("after %d others were %s: %w", n, done, explainDead(err))
+			}
+			for _, ref := range refs {
+				if !found[ref] {
+					return fmt.Errorf("after %d others were %s: queue %s, %s: %w", n, done, queue, ref, explainDead(sinks.ErrNoDeadLetter))
 				}
 			}
-			for n, ref := range refs {
-				if err := do(c, ctx, queue, ref); err != nil {
-					return fmt.Errorf("dead letter %s, after %d others were %s: %w", ref, n, done, explainDead(err))
-				}
-			}
-			_, err := fmt.Fprintf(a.stdout, "%s %d of queue %s\n", done, len(refs), queue)
+			_, err = fmt.Fprintf(a.stdout, "%s %d of queue %s\n", done, n, queue)
 			return err
 		})
 	}

@@ -13,10 +13,9 @@ import (
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
-	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kfake"
-	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/rowcall/rowcall/internal/kafkatest"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/internal/pgtest"
 	"github.com/rowcall/rowcall/sinks"
@@ -42,49 +41,46 @@ func (l deadListener) Accept() (net.Conn, error) {
 
 // arrived returns an error until a database's topics hold something.
 func arrived(ctx context.Context, brokers, database string) error {
-	client, err := kgo.NewClient(kgo.SeedBrokers(brokers))
-	if err != nil {
-		return err
-	}
-	defer client.Close()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	ends, err := kadm.NewClient(client).ListEndOffsets(ctx)
+	topics, err := kafkatest.Topics(ctx, []string{brokers})
 	if err != nil {
 		return err
 	}
-	count := int64(0)
-	ends.Each(func(o kadm.ListedOffset) {
-		if strings.HasPrefix(o.Topic, sinks.DatabaseAddress(database)+".") {
-			count += max(0, o.Offset)
+	for _, topic := range topics {
+		if !strings.HasPrefix(topic, sinks.DatabaseAddress(database)+".") {
+			continue
 		}
-	})
-	if count == 0 {
-		return errors.New("nothing arrives in Kafka")
+		if all, err := kafkatest.Records(ctx, []string{brokers}, topic); err != nil || len(all) > 0 {
+			return err
+		}
 	}
-	return nil
+	return errors.New("nothing arrives in Kafka")
 }
 
 // A storedEvent is an event as a broker holds it.
 type storedEvent struct{ ID, Sequence, Body string }
 
 // readTopics returns the events in all topics of a database, in the order of
-// their positions, without resets, once nothing is written there any more. It fails the test if a partition is not in that order, or
-// holds an event twice.
+// their positions, without resets. It fails the test if a partition is not in
+// that order, or holds an event twice.
 func readTopics(t *testing.T, brokers, database string) []storedEvent {
 	t.Helper()
-	reader, err := kgo.NewClient(kgo.SeedBrokers(brokers), kgo.ConsumeRegex(), kgo.ConsumeTopics("^"+sinks.DatabaseAddress(database)+`\..*`),
-		kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond))
+	topics, err := kafkatest.Topics(t.Context(), []string{brokers})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer reader.Close()
 	var all []storedEvent
 	last := make(map[string]string)
-	for idle := 0; idle < 10; idle++ {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		reader.PollFetches(ctx).EachRecord(func(r *kgo.Record) {
-			idle = 0
+	for _, topic := range topics {
+		if !strings.HasPrefix(topic, sinks.DatabaseAddress(database)+".") {
+			continue
+		}
+		records, err := kafkatest.Records(t.Context(), []string{brokers}, topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range records {
 			e := storedEvent{Body: string(r.Value)}
 			for _, h := range r.Headers {
 				switch h.Key {
@@ -102,8 +98,7 @@ func readTopics(t *testing.T, brokers, database string) []storedEvent {
 			if !strings.HasPrefix(e.Body, `{"op":"reset"`) { // those are in every partition
 				all = append(all, e)
 			}
-		})
-		cancel()
+		}
 	}
 	slices.SortFunc(all, func(a, b storedEvent) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	return all
@@ -137,27 +132,14 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 	// Kafka is dead for the whole load, and rowcall dies over that, too.
 	pass := func(c *child) {
 		t.Helper()
-		var mark string
-		pgtest.Eventually(t, time.Minute, func() error {
-			ctx := t.Context()
-			if mark == "" {
-				at, err := query(ctx, databaseURL, "SELECT pg_current_wal_lsn()")
-				mark = strings.TrimSpace(at)
-				return cmp.Or(err, errors.New("not asked yet"))
-			}
-			out, err := query(ctx, databaseURL, fmt.Sprintf("SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE slot_name = 'rowcall_%s' AND confirmed_flush_lsn IS NOT NULL", mark, database))
-			if err == nil && strings.TrimSpace(out) != "t" {
-				err = fmt.Errorf("the slot is not confirmed behind %s; rowcall wrote:\n%s", mark, c.log.String())
-			}
-			return err
-		})
+		c.passes(t, databaseURL)
 	}
 	c := startRun(t, args...)
 	pass(c)
 	c.kill(t)
 	c = startRun(t, args...)
 	pass(c)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if !strings.Contains(c.log.String(), "a destination is away; the journal keeps its events") {
 			return fmt.Errorf("rowcall does not say that Kafka is away; it wrote:\n%s", c.log.String())
 		}
@@ -166,7 +148,7 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 
 	// It comes back while the load goes on, and rowcall dies once more.
 	dead.Store(false)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if err := arrived(t.Context(), brokers, database); err != nil {
 			return fmt.Errorf("%w; rowcall wrote:\n%s", err, c.log.String())
 		}

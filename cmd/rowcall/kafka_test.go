@@ -2,18 +2,18 @@ package main
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
+
+	"github.com/rowcall/rowcall/internal/kafkatest"
 )
 
 // scriptKafka starts a fake Kafka and sets $KAFKA_URL.
@@ -29,16 +29,8 @@ func scriptKafka(ts *testscript.TestScript, neg bool, args []string) {
 // positions: its key and its value.
 func scriptRecords(ts *testscript.TestScript, neg bool, args []string) {
 	wantArgs(ts, neg, args, 1, "records TOPIC")
-	reader, err := kgo.NewClient(kgo.SeedBrokers(strings.TrimPrefix(ts.Getenv("KAFKA_URL"), "kafka://")),
-		kgo.ConsumeTopics(args[0]), kgo.FetchIsolationLevel(kgo.ReadCommitted()), kgo.FetchMaxWait(50*time.Millisecond))
+	all, err := kafkatest.Records(tb(ts).Context(), strings.Split(strings.TrimPrefix(ts.Getenv("KAFKA_URL"), "kafka://"), ","), args[0])
 	ts.Check(err)
-	defer reader.Close()
-	var all []*kgo.Record
-	for idle := 0; idle < 5; idle++ {
-		ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
-		reader.PollFetches(ctx).EachRecord(func(r *kgo.Record) { all, idle = append(all, r), 0 })
-		cancel()
-	}
 	sequence := func(r *kgo.Record) string {
 		i := slices.IndexFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == "ce_sequence" })
 		return string(r.Headers[i].Value)

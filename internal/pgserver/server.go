@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+
+	"github.com/rowcall/rowcall/internal/child"
 )
 
 // ErrStopped is returned by methods that need a cluster which Stop has removed.
@@ -25,9 +27,9 @@ type Server struct {
 	port    int
 	version int
 
-	mu         sync.Mutex // held while the server is started or stopped
-	postmaster *process   // nil while halted
-	leaving    bool       // the postmaster has been told to exit
+	mu         sync.Mutex     // held while the server is started or stopped
+	postmaster *child.Process // nil while halted
+	leaving    bool           // the postmaster has been told to exit
 	stopped    bool
 }
 

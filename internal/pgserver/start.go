@@ -135,12 +135,12 @@ func (s *Server) initdb(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	<-p.exited
-	if p.err != nil {
+	<-p.Exited
+	if p.Err() != nil {
 		if cause := context.Cause(ctx); cause != nil {
 			return fmt.Errorf("initdb: %w", cause)
 		}
-		return fmt.Errorf("initdb: %w\n%s", p.err, bytes.TrimSpace(out.Bytes()))
+		return fmt.Errorf("initdb: %w\n%s", p.Err(), bytes.TrimSpace(out.Bytes()))
 	}
 	s.opts.Logger.DebugContext(ctx, "created a PostgreSQL cluster",
 		"version", s.version, "dir", s.layout.root, "took", time.Since(began))
@@ -156,11 +156,11 @@ func (s *Server) resume(ctx context.Context) error {
 		switch {
 		case s.leaving: // an earlier Halt did not wait for its end
 			select {
-			case <-p.exited:
+			case <-p.Exited:
 			case <-ctx.Done():
-				return fmt.Errorf("wait for PostgreSQL (pid %d) to go down: %w", p.cmd.Process.Pid, context.Cause(ctx))
+				return fmt.Errorf("wait for PostgreSQL (pid %d) to go down: %w", p.Cmd.Process.Pid, context.Cause(ctx))
 			}
-		case !p.gone():
+		case !p.Gone():
 			return nil
 		}
 	}
@@ -212,8 +212,8 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		}
 		last = err
 		select {
-		case <-s.postmaster.exited:
-			return fmt.Errorf("postgres exited while starting (%s)", s.postmaster.cmd.ProcessState)
+		case <-s.postmaster.Exited:
+			return fmt.Errorf("postgres exited while starting (%s)", s.postmaster.Cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("postgres is not ready: %w (last attempt: %w)", context.Cause(ctx), last)
 		case <-tick.C:

@@ -49,18 +49,18 @@ func (s *Server) halt(ctx context.Context, mode Mode) error {
 		return nil
 	}
 	began := time.Now()
-	if err := p.signal(mode.signal()); err != nil {
+	if err := signal(p, mode.signal()); err != nil {
 		return err
 	}
 	s.leaving = true
 	select {
-	case <-p.exited:
+	case <-p.Exited:
 	case <-ctx.Done():
 		return fmt.Errorf("stop PostgreSQL (pid %d, %s): %w after %s; the end of its log:\n%s",
-			p.cmd.Process.Pid, mode, context.Cause(ctx), time.Since(began).Round(time.Millisecond), s.LogTail(logLinesInError))
+			p.Cmd.Process.Pid, mode, context.Cause(ctx), time.Since(began).Round(time.Millisecond), s.LogTail(logLinesInError))
 	}
 	s.postmaster = nil
-	s.opts.Logger.DebugContext(ctx, "PostgreSQL is down", "pid", p.cmd.Process.Pid, "mode", mode.String(), "took", time.Since(began))
+	s.opts.Logger.DebugContext(ctx, "PostgreSQL is down", "pid", p.Cmd.Process.Pid, "mode", mode.String(), "took", time.Since(began))
 	return nil
 }
 
@@ -73,17 +73,17 @@ func (s *Server) kill() error {
 		return nil
 	}
 	s.postmaster = nil
-	quit := p.signal(syscall.SIGQUIT)
+	quit := signal(p, syscall.SIGQUIT)
 	patience := time.NewTimer(6 * time.Second)
 	defer patience.Stop()
 	select {
-	case <-p.exited:
+	case <-p.Exited:
 		return nil
 	case <-patience.C:
 	}
-	if err := p.signal(os.Kill); err != nil {
+	if err := signal(p, os.Kill); err != nil {
 		return errors.Join(quit, err)
 	}
-	<-p.exited
+	<-p.Exited
 	return nil
 }

@@ -3,14 +3,13 @@ package pgtest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/url"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/rowcall/rowcall/internal/pgserver"
+	"github.com/rowcall/rowcall/internal/sharedtest"
 )
 
 // URLVariable names the environment variable that makes [Database] use a given
@@ -19,51 +18,28 @@ const URLVariable = "ROWCALL_TEST_DATABASE_URL"
 
 // shared is the binary's one cluster. It is package state because TestMain and
 // the tests have nothing else in common; nothing outside this file touches it.
-var shared struct {
-	mu      sync.Mutex
-	managed bool // Main will stop what Database starts
-	server  *pgserver.Server
-	err     error // why the first start failed; not tried again
+var shared = sharedtest.Server[*pgserver.Server]{
+	Package: "pgtest",
+	Start: func(ctx context.Context) (*pgserver.Server, error) {
+		return pgserver.Start(ctx, &pgserver.Options{Settings: map[string]string{
+			"max_connections":           "200",
+			"max_prepared_transactions": "20",
+		}})
+	},
+	Stop: func(s *pgserver.Server) error {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		return s.Stop(ctx)
+	},
 }
 
 // Main runs the tests and stops the shared cluster. It is the whole body of a
 // TestMain, and does not return.
 func Main(m *testing.M) { os.Exit(Wrap(m).Run()) }
 
-// Runner is what [testing.M] and the TestMain helpers of other packages share.
-type Runner interface {
-	// Run runs the tests and returns the exit code.
-	Run() int
-}
-
 // Wrap returns a Runner that runs m and then stops the shared cluster, for a
 // TestMain that hands m on: testscript.Main(pgtest.Wrap(m), …).
-func Wrap(m Runner) Runner { return runner{m} }
-
-type runner struct{ tests Runner }
-
-func (r runner) Run() int {
-	shared.mu.Lock()
-	shared.managed = true
-	shared.mu.Unlock()
-
-	code := r.tests.Run()
-
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	shared.managed = false
-	if shared.server == nil {
-		return code
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	if err := shared.server.Stop(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "pgtest:", err)
-		code = max(code, 1)
-	}
-	shared.server = nil
-	return code
-}
+func Wrap(m sharedtest.Runner) sharedtest.Runner { return shared.Wrap(m) }
 
 // sharedURL returns the URL of the maintenance database that Database works
 // from, and starts the shared cluster if need be.
@@ -71,35 +47,14 @@ func sharedURL(t testing.TB) *url.URL {
 	t.Helper()
 	base := os.Getenv(URLVariable)
 	if base == "" {
-		base = startShared(t).URL("postgres")
+		requireBinaries(t)
+		base = shared.Get(t).URL("postgres")
 	}
 	u, err := url.Parse(base)
 	if err != nil || (u.Scheme != "postgres" && u.Scheme != "postgresql") {
 		t.Fatalf("%s is not a postgres:// URL", URLVariable) // without its value: it may hold a password
 	}
 	return u
-}
-
-func startShared(t testing.TB) *pgserver.Server {
-	t.Helper()
-	requireBinaries(t)
-	shared.mu.Lock()
-	defer shared.mu.Unlock()
-	if !shared.managed {
-		t.Fatal("nobody would stop the shared PostgreSQL: add `func TestMain(m *testing.M) { pgtest.Main(m) }` to this package's tests")
-	}
-	if shared.server == nil && shared.err == nil {
-		// The test that comes first must not take the cluster with it when it ends.
-		ctx := context.WithoutCancel(t.Context())
-		shared.server, shared.err = pgserver.Start(ctx, &pgserver.Options{Settings: map[string]string{
-			"max_connections":           "200",
-			"max_prepared_transactions": "20",
-		}})
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.server
 }
 
 // Own starts a cluster for this test alone and stops it at the test's end. The

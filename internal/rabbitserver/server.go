@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/rowcall/rowcall/internal/child"
 )
 
 // ErrStopped is returned after Stop.
@@ -30,8 +32,8 @@ type Server struct {
 	name string
 
 	mu      sync.Mutex
-	mapper  *process
-	node    *process // nil while it is down
+	mapper  *child.Process
+	node    *child.Process // nil while it is down
 	stopped bool
 }
 
@@ -137,10 +139,10 @@ func (s *Server) Resume(ctx context.Context) error {
 	switch {
 	case s.stopped:
 		return ErrStopped
-	case s.node != nil && !s.node.gone():
+	case s.node != nil && !s.node.Gone():
 		return nil
 	}
-	if s.mapper == nil || s.mapper.gone() {
+	if s.mapper == nil || s.mapper.Gone() {
 		// A node that found none would start one that outlives it.
 		epmd := exec.Command("epmd", "-port", strconv.Itoa(s.epmd), "-address", "127.0.0.1") //nolint:gosec,noctx // it lives as long as the node
 		epmd.Dir, epmd.Env = s.dir, s.environment()
@@ -162,7 +164,7 @@ func (s *Server) Resume(ctx context.Context) error {
 		return err
 	}
 	if err := s.awaitReady(ctx); err != nil {
-		return errors.Join(fmt.Errorf("%w; the end of its log:\n%s", err, s.LogTail(20)), s.node.kill())
+		return errors.Join(fmt.Errorf("%w; the end of its log:\n%s", err, s.LogTail(20)), kill(s.node))
 	}
 	s.opts.Logger.DebugContext(ctx, "RabbitMQ takes connections", "port", s.port, "pid", cmd.Process.Pid, "took", time.Since(began))
 	return nil
@@ -179,8 +181,8 @@ func (s *Server) awaitReady(ctx context.Context) error {
 			return nil
 		}
 		select {
-		case <-s.node.exited:
-			return fmt.Errorf("RabbitMQ exited while starting (%s)", s.node.cmd.ProcessState)
+		case <-s.node.Exited:
+			return fmt.Errorf("RabbitMQ exited while starting (%s)", s.node.Cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("RabbitMQ is not ready: %w (last attempt: %w)", context.Cause(ctx), err)
 		case <-tick.C:
@@ -220,21 +222,29 @@ func (s *Server) Kill() error {
 	if s.stopped {
 		return ErrStopped
 	}
-	err := s.node.kill()
+	err := kill(s.node)
 	s.node = nil
 	return err
 }
 
-// Ctl runs rabbitmqctl on the node and returns what it prints.
+// Ctl runs rabbitmqctl on the node and returns what it prints. A node takes
+// connections a moment before its own tools find it running; that is waited for.
 func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, filepath.Join(s.opts.BinDir, "rabbitmqctl"), append([]string{"--quiet"}, args...)...) //nolint:gosec // for tests
-	cmd.Dir, cmd.Env = s.dir, s.environment()
-	cmd.WaitDelay = 5 * time.Second
-	out, err := cmd.CombinedOutput()
-	if err != nil {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.opts.StartTimeout, fmt.Errorf("not within %s", s.opts.StartTimeout))
+	defer cancel()
+	for {
+		cmd := exec.CommandContext(ctx, filepath.Join(s.opts.BinDir, "rabbitmqctl"), append([]string{"--quiet"}, args...)...) //nolint:gosec // for tests
+		cmd.Dir, cmd.Env = s.dir, s.environment()
+		cmd.WaitDelay = 5 * time.Second
+		out, err := cmd.CombinedOutput()
+		switch {
+		case err == nil:
+			return string(out), nil
+		case ctx.Err() == nil && bytes.Contains(out, []byte("app to be running")):
+			continue // it takes a second to say so
+		}
 		return "", fmt.Errorf("rabbitmqctl %s: %w\n%s", strings.Join(args, " "), err, bytes.TrimSpace(out))
 	}
-	return string(out), nil
 }
 
 // Stop ends the node and removes its directory. A second call does nothing.
@@ -245,7 +255,7 @@ func (s *Server) Stop() error {
 		return nil
 	}
 	s.stopped = true
-	err := errors.Join(s.node.kill(), s.mapper.kill())
+	err := errors.Join(kill(s.node), kill(s.mapper))
 	if s.dir == "" {
 		return err
 	}

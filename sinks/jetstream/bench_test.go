@@ -15,6 +15,7 @@ import (
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // benchmarkBatch has 1,000 events of about 100 bytes.
@@ -36,7 +37,9 @@ func perEvent(b *testing.B, used time.Duration) {
 
 // BenchmarkFirehose stores one event per iteration, in transactions of 1,000.
 func BenchmarkFirehose(b *testing.B) {
-	for name, opts := range map[string]*jetstream.Options{"plain": nil, "msgid": {MsgID: true}} {
+	for name, opts := range map[string]*jetstream.Options{
+		"auto": nil, "async": {FastIngest: jetstream.FastIngestOff}, "fast": {FastIngest: jetstream.FastIngestAlways}, "msgid": {MsgID: true},
+	} {
 		b.Run(name, func(b *testing.B) {
 			f := open(b, connect(b, natstest.Run(b)), opts)
 			batches := make([]*listeners.Batch, 0, b.N/1000+1)
@@ -130,7 +133,7 @@ func BenchmarkSource(b *testing.B) {
 			}
 			return nil
 		})
-		subscribe(b, s, l, nil)
+		sinktest.Subscribe(b, s, l, nil)
 		if err := s.Run(b.Context()); err != nil || n != events {
 			b.Fatalf("Run = %v after %d events, want nil after %d", err, n, events)
 		}

@@ -16,6 +16,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // anyOf connects to whichever server of a cluster is there.
@@ -137,8 +138,8 @@ func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
 	store(t, f, batches[:1])
 	s := source(t, anyOf(t, servers), &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	r := new(listenertest.Recorder)
-	subscribe(t, s, r, nil)
-	start(t, s)
+	sinktest.Subscribe(t, s, r, nil)
+	sinktest.Start(t, s)
 
 	reached, written := make(chan struct{}), make(chan error, 1)
 	go func() {
@@ -163,9 +164,9 @@ func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
 		t.Fatal(err)
 	}
 	flush(t, f)
-	want := events(recorded(batches...))
-	eventually(t, "all events", func() bool { return len(events(r.Batches())) >= len(want) })
-	if diff := cmp.Diff(want, events(r.Batches())); diff != "" {
+	want := sinktest.Events(sinktest.Recorded(batches...))
+	eventually(t, "all events", func() bool { return len(sinktest.Events(r.Batches())) >= len(want) })
+	if diff := cmp.Diff(want, sinktest.Events(r.Batches())); diff != "" {
 		t.Errorf("events of the source (-want +got):\n%s", diff)
 	}
 }

@@ -30,8 +30,6 @@ const (
 	headerDeadCut      = "Rowcall-Dead-Cut"
 
 	commandType = "rowcall.command.v1"
-	// maxDeadError bounds the text of an error in a header.
-	maxDeadError = 2000
 	// deadRoom is what the headers of a dead letter take at most, with the
 	// longest error and id. So much less than the server allows may a command have.
 	deadRoom = 6 << 10
@@ -113,17 +111,8 @@ func getEnvelope(subject string, h nats.Header, body []byte, fallback string) (*
 }
 
 func putDead(h nats.Header, d *sinks.DeadLetter, origin, subject, id string) {
-	text := strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' {
-			return ' '
-		}
-		return r
-	}, d.Error)
-	if len(text) > maxDeadError {
-		text = strings.ToValidUTF8(text[:maxDeadError], "") + "..."
-	}
 	for name, value := range map[string]string{
-		headerDeadReason: string(d.Reason), headerDeadError: strings.TrimSpace(text), headerDeadAttempts: strconv.Itoa(d.Attempts),
+		headerDeadReason: string(d.Reason), headerDeadError: d.Error, headerDeadAttempts: strconv.Itoa(d.Attempts),
 		headerDeadWorker: d.Worker, headerDeadTime: timeText(d.Time), headerDeadOrigin: origin, headerDeadSubject: subject,
 		headerDeadID: sinks.EscapeHeader(id),
 	} {

@@ -1,14 +1,7 @@
 package jetstream_test
 
 import (
-	"bufio"
-	"bytes"
-	"cmp"
-	"io"
-	"net"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,7 +31,7 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 	url, port := s.URL(), s.Port()
 	client := func(t testing.TB, o *jetstream.CommandOptions) *sinktest.CommandClient {
 		t.Helper()
-		w := new(commandWire)
+		w := &wire{stream: "CMD_FLEET"}
 		nc, err := jetstream.Connect(url, &jetstream.ConnectOptions{
 			ReconnectWait: 10 * time.Millisecond, Nats: natsDialer(w),
 		})
@@ -53,8 +46,7 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 		return &sinktest.CommandClient{
 			Broker: b, Cut: w.cut, LoseAcks: func(n int) { w.lose.Store(int64(n)) },
 			Kill: func() {
-				w.dead.Store(true) // nothing is flushed
-				w.cut()
+				w.kill() // nothing is flushed
 				nc.Close()
 			},
 		}
@@ -99,75 +91,4 @@ func createCommandStream(t testing.TB, url string, config natsjs.StreamConfig) {
 	}
 }
 
-// A commandWire is a dialer whose connections lose confirmations of what was
-// sent, and break on demand.
-type commandWire struct {
-	lose atomic.Int64
-	dead atomic.Bool
-	// prefix is what the answers that are lost begin with. Default: those to
-	// commands.
-	prefix string
-
-	mu   sync.Mutex
-	open net.Conn
-}
-
 func natsDialer(d nats.CustomDialer) []nats.Option { return []nats.Option{nats.SetCustomDialer(d)} }
-
-func (w *commandWire) Dial(network, address string) (net.Conn, error) {
-	if w.dead.Load() {
-		return nil, net.ErrClosed
-	}
-	conn, err := net.DialTimeout(network, address, time.Second)
-	if err != nil {
-		return nil, err
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.open = conn
-	return &commandConn{Conn: conn, wire: w, in: bufio.NewReader(conn)}, nil
-}
-
-func (w *commandWire) cut() {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.open != nil {
-		w.open.Close()
-	}
-}
-
-// commandConn passes on what the server says, operation by operation.
-type commandConn struct {
-	net.Conn
-	wire *commandWire
-	in   *bufio.Reader
-	left bytes.Buffer
-}
-
-func (c *commandConn) Read(p []byte) (int, error) {
-	for c.left.Len() == 0 {
-		line, err := c.in.ReadBytes('\n')
-		if err != nil {
-			return 0, err
-		}
-		fields := bytes.Fields(line)
-		if len(fields) < 4 || string(fields[0]) != "MSG" && string(fields[0]) != "HMSG" {
-			c.left.Write(line)
-			break
-		}
-		size, err := strconv.Atoi(string(fields[len(fields)-1]))
-		if err != nil {
-			return 0, err
-		}
-		body := make([]byte, size+2)
-		if _, err := io.ReadFull(c.in, body); err != nil {
-			return 0, err
-		}
-		if bytes.HasPrefix(body, []byte(cmp.Or(c.wire.prefix, `{"stream":"CMD_FLEET","seq":`))) && c.wire.lose.Add(-1) >= 0 {
-			continue
-		}
-		c.left.Write(line)
-		c.left.Write(body)
-	}
-	return c.left.Read(p)
-}

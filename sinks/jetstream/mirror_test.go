@@ -22,6 +22,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // ticket has a column of every kind.
@@ -149,7 +150,7 @@ func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *sinks.SourceOpti
 
 func ready(t testing.TB, m *tickets) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := m.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -162,7 +163,7 @@ func rows(r *tickets) map[place]ticket { return maps.Collect(r.All()) }
 func equal(t testing.TB, what string, m, r *tickets) {
 	t.Helper()
 	want := rows(r)
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -221,7 +222,7 @@ func TestMirrorHoldsAndHearsWhatTheRegionOfAnotherProcessDoes(t *testing.T) {
 		change(t, g, region, r)
 	}
 	m, s := mirror(t, connect(t, server), nil)
-	start(t, s)
+	sinktest.Start(t, s)
 	ready(t, m)
 	if diff := cmp.Diff(rows(region), rows(m)); diff != "" {
 		equal(t, "the mirror", m, region) // what came after it joined may be on its way
@@ -247,13 +248,13 @@ func TestMirrorHoldsAndHearsWhatTheRegionOfAnotherProcessDoes(t *testing.T) {
 	})
 	// The same transactions, with the same values, positions and causes, but
 	// that a write is one of the mirror there.
-	want := told(own.Batches())
+	want := sinktest.Told(own.Batches())
 	for i, line := range want {
 		if at := strings.LastIndexByte(line, ' '); at > 0 && strings.HasSuffix(line[:at], " write") {
 			want[i] = strings.TrimSuffix(line[:at], "write") + listeners.CauseMirror.String() + line[at:]
 		}
 	}
-	if diff := cmp.Diff(want, told(heard.Batches())); diff != "" {
+	if diff := cmp.Diff(want, sinktest.Told(heard.Batches())); diff != "" {
 		t.Errorf("batches (-region's listener +mirror's listener):\n%s", diff)
 	}
 }
@@ -281,7 +282,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		if generation == 0 {
 			var s *sinks.Source
 			m, s = mirror(t, connect(t, server), nil)
-			start(t, s)
+			sinktest.Start(t, s)
 			ready(t, m)
 		}
 		equal(t, "the mirror", m, region)
@@ -295,7 +296,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		if generation == 1 {
 			var s *sinks.Source
 			late, s = mirror(t, connect(t, server), nil)
-			start(t, s)
+			sinktest.Start(t, s)
 			ready(t, late)
 		}
 		if late != nil {
@@ -331,7 +332,7 @@ func randomHistory(t *testing.T, seed uint64) {
 	var recorders []*listenertest.Recorder
 	join := func(opts ...nats.Option) {
 		m, src := mirror(t, connect(t, s, opts...), nil)
-		start(t, src)
+		sinktest.Start(t, src)
 		rec := new(listenertest.Recorder)
 		if _, err := m.Subscribe("test", rec, &listeners.SubscribeOptions{Current: true}); err != nil {
 			t.Fatal(err)
@@ -446,7 +447,7 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 	var gone *sinks.HistoryError
 
 	m, s := mirror(t, connect(t, server), nil)
-	end := start(t, s)
+	end := sinktest.Start(t, s)
 	if err := m.WaitReady(t.Context()); !errors.As(err, &gone) {
 		t.Errorf("a mirror of a purged stream: WaitReady = %v, want a HistoryError", err)
 	}
@@ -501,7 +502,7 @@ func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
 		if !errors.As(err, &gone) {
 			t.Errorf("Run = %v, want a HistoryError", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run goes on")
 	}
 	<-m.Done()

@@ -20,6 +20,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 func TestMain(m *testing.M) { pgtest.Main(m) }
@@ -111,7 +112,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	})
 	wait := func(m *grid.Region[int64, sale]) {
 		t.Helper()
-		limited, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := m.WaitReady(limited); err != nil {
 			t.Fatal(err)
@@ -125,12 +126,12 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		t.Fatal(err)
 	}
 	here := new(listenertest.Recorder)
-	subscribe(t, reader, here, nil)
+	sinktest.Subscribe(t, reader, here, nil)
 	far, err := grid.Mirror[int64, sale](g, "far", reader, &grid.MirrorOptions[sale]{Collection: "public.sales"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, reader)
+	sinktest.Start(t, reader)
 	wait(far)
 	bucket, err := jetstream.NewSource(connect(t, server), jetstream.LatestStream(jetstream.LatestName(source.Database())), nil)
 	if err != nil {
@@ -140,7 +141,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start(t, bucket)
+	sinktest.Start(t, bucket)
 	wait(kept)
 
 	pgtest.Exec(t, db,
@@ -157,7 +158,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		`ALTER TABLE sales REPLICA IDENTITY DEFAULT`,
 		`INSERT INTO empty VALUES (2)`)
 	for name, r := range map[string]*listenertest.Recorder{"there": there, "here": here} {
-		limited, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 		got, err := r.Wait(limited, func(b []listenertest.Batch) bool {
 			e := len(b) - 1
 			return e >= 0 && len(b[e].Events) > 0 && b[e].Events[0].After == `{"id":2}`

@@ -8,6 +8,7 @@ import (
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // A region's firehose takes the events of that region alone.
@@ -91,7 +92,7 @@ func TestRegionIsStoredOnce(t *testing.T) {
 	}
 	stop = publish(t, nc, region, nil)
 	m, src := mirror(t, connect(t, s), nil)
-	start(t, src)
+	sinktest.Start(t, src)
 	equal(t, "the mirror", m, region)
 	if got, want := last(), before+1+uint64(region.Len()); got < want {
 		t.Errorf("the stream holds %d messages, want %d: the reset and the rows", got, want)

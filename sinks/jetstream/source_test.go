@@ -3,7 +3,6 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
+	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
 // source returns a source that is not running.
@@ -30,65 +30,6 @@ func source(t testing.TB, nc *nats.Conn, opts *sinks.SourceOptions) *sinks.Sourc
 	return s
 }
 
-func subscribe(t testing.TB, s *sinks.Source, l listeners.Listener, opts *listeners.SubscribeOptions) *listeners.Subscription {
-	t.Helper()
-	sub, err := s.Subscribe("test", l, opts)
-	if err != nil {
-		t.Fatalf("Subscribe: %v", err)
-	}
-	return sub
-}
-
-// start runs a source until the test ends, or the returned function is called,
-// which returns what Run did.
-func start(t testing.TB, s *sinks.Source) func() error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	var err error
-	stopped := false
-	stop := func() error {
-		if !stopped {
-			stopped = true
-			cancel()
-			err = <-ended
-		}
-		return err
-	}
-	t.Cleanup(func() { _ = stop() })
-	select {
-	case <-s.Ready():
-	case err = <-ended:
-		stopped = true
-		t.Fatalf("Run = %v before it was ready", err)
-	}
-	return stop
-}
-
-// told describes batches, a line for each and one for each event. Snapshots are
-// cut into batches as it happens, so their rows count as one.
-func told(batches []listenertest.Batch) []string {
-	var lines []string
-	for _, b := range batches {
-		if b.Kind != listeners.Snapshot {
-			lines = append(lines, fmt.Sprintf("%s %d %s %t %t %s", b.Kind, b.Tx.ID, b.Tx.Time.UTC().Format(time.TimeOnly), b.First, b.Last, b.Position))
-		}
-		for _, e := range b.Events {
-			lines = append(lines, fmt.Sprintf("  %s %s %s", e, e.Cause, e.Position))
-		}
-	}
-	return lines
-}
-
-func recorded(batches ...*listeners.Batch) []listenertest.Batch {
-	r := new(listenertest.Recorder)
-	for _, b := range batches {
-		_ = r.OnBatch(context.Background(), b)
-	}
-	return r.Batches()
-}
-
 // A listener of the stream hears the batches that one of the database hears.
 func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
@@ -96,36 +37,13 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	batches := history(random(t, 50), 3000)
 	store(t, f, batches)
 
-	var want []*listeners.Batch
-	for i := 0; i < len(batches); i++ {
-		b := *batches[i]
-		switch {
-		case b.Kind == listeners.Live:
-			continue // see below
-		case b.Kind == listeners.Changes && len(b.Events) == 0:
-			continue
-		case b.Kind == listeners.Changes && !b.Last: // small enough to be whole
-			rest := batches[i+1]
-			b.Events = append(slices.Clip(b.Events), rest.Events...)
-			b.Last, b.Position = true, rest.Position
-			i++
-		case b.Kind == listeners.Reset && i == 0:
-			b.Position = batches[1].Events[0].Position // it is not stored, and told right before that
-			b.Position.Index--
-			b.Tx = batches[1].Tx
-		}
-		want = append(want, &b)
-	}
-	last := want[len(want)-1]
-	want = append(want, &listeners.Batch{Kind: listeners.Live, Tx: last.Tx, Position: last.Position, First: true, Last: true})
-
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-	subscribe(t, s, r, nil)
+	sinktest.Subscribe(t, s, r, nil)
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)
 	}
-	if diff := cmp.Diff(told(recorded(want...)), told(r.Batches())); diff != "" {
+	if diff := cmp.Diff(sinktest.Told(sinktest.Recorded(sinktest.Whole(batches)...)), sinktest.Told(r.Batches())); diff != "" {
 		t.Errorf("batches (-want +got):\n%s", diff)
 	}
 }
@@ -138,7 +56,7 @@ func TestFirehoseOfAFirehose(t *testing.T) {
 	f := open(t, second, nil)
 	store(t, f, []*listeners.Batch{transaction(1, 2)})
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-	subscribe(t, s, listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
+	sinktest.Subscribe(t, s, listeners.ListenerFunc(func(ctx context.Context, b *listeners.Batch) error {
 		err := f.OnBatch(ctx, b)
 		if err == nil {
 			err = f.Flush(ctx)
@@ -158,17 +76,6 @@ func TestFirehoseOfAFirehose(t *testing.T) {
 	}
 }
 
-// events returns a line for each event.
-func events(batches []listenertest.Batch) []string {
-	var lines []string
-	for _, b := range batches {
-		for _, e := range b.Events {
-			lines = append(lines, fmt.Sprintf("%s %s %s", e.Op, e.Key, e.Position))
-		}
-	}
-	return lines
-}
-
 func TestSourceStarts(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
@@ -177,7 +84,7 @@ func TestSourceStarts(t *testing.T) {
 	later := time.Now()
 	batches = append(batches, transaction(5, 2), transaction(6, 4))
 	store(t, f, batches[2:])
-	all := events(recorded(batches...))
+	all := sinktest.Events(sinktest.Recorded(batches...))
 
 	for name, tc := range map[string]struct {
 		start sinks.Start
@@ -201,12 +108,12 @@ func TestSourceStarts(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := new(listenertest.Recorder)
 			s := source(t, nc, &sinks.SourceOptions{Start: tc.start, UntilTip: true})
-			subscribe(t, s, r, nil)
+			sinktest.Subscribe(t, s, r, nil)
 			if err := s.Run(t.Context()); err != nil {
 				t.Fatalf("Run: %v", err)
 			}
 			got := r.Batches()
-			if diff := cmp.Diff(tc.want, events(got)); diff != "" {
+			if diff := cmp.Diff(tc.want, sinktest.Events(got)); diff != "" {
 				t.Errorf("events from %+v (-want +got):\n%s", tc.start, diff)
 			}
 			if len(tc.want) > 0 && got[0].First == tc.part {
@@ -233,8 +140,8 @@ func TestSourceWaitsForTheEndOfATransaction(t *testing.T) {
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
 	store(t, f, halves[:1])
-	subscribe(t, s, r, nil)
-	start(t, s)
+	sinktest.Subscribe(t, s, r, nil)
+	sinktest.Start(t, s)
 	eventually(t, "the half is read", func() bool {
 		lag, err := s.Lag(t.Context())
 		return err == nil && lag.Messages == 0
@@ -259,12 +166,12 @@ func TestSourceCutsALargeTransaction(t *testing.T) {
 	store(t, f, []*listeners.Batch{b, transaction(2, 1)})
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true, MaxTxBytes: 50_000})
-	subscribe(t, s, r, nil)
+	sinktest.Subscribe(t, s, r, nil)
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run: %v", err)
 	}
 	got := r.Batches()
-	if diff := cmp.Diff(events(recorded(b, transaction(2, 1))), events(got)); diff != "" {
+	if diff := cmp.Diff(sinktest.Events(sinktest.Recorded(b, transaction(2, 1))), sinktest.Events(got)); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	n := len(got) - 2 // the other transaction, and Live
@@ -286,11 +193,11 @@ func TestSourceLimitsCollections(t *testing.T) {
 		s := source(t, nc, &sinks.SourceOptions{
 			Start: sinks.Start{Oldest: true}, UntilTip: true, Collections: []string{collection},
 		})
-		subscribe(t, s, r, nil)
+		sinktest.Subscribe(t, s, r, nil)
 		if err := s.Run(t.Context()); err != nil {
 			t.Fatalf("Run: %v", err)
 		}
-		if got, want := len(events(r.Batches())), map[string]int{"public.seats": 2}[collection]; got != want {
+		if got, want := len(sinktest.Events(r.Batches())), map[string]int{"public.seats": 2}[collection]; got != want {
 			t.Errorf("%s: %d events, want %d", collection, got, want)
 		}
 	}
@@ -309,12 +216,12 @@ func TestSourceAndMessagesThatItCannotRead(t *testing.T) {
 	run := func() ([]listenertest.Batch, error) {
 		r := new(listenertest.Recorder)
 		s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-		subscribe(t, s, r, nil)
+		sinktest.Subscribe(t, s, r, nil)
 		err := s.Run(t.Context())
 		return r.Batches(), err
 	}
-	if got, err := run(); err != nil || len(events(got)) != 1 {
-		t.Errorf("Run with a foreign message = %v, %d events, want nil and 1", err, len(events(got)))
+	if got, err := run(); err != nil || len(sinktest.Events(got)) != 1 {
+		t.Errorf("Run with a foreign message = %v, %d events, want nil and 1", err, len(sinktest.Events(got)))
 	}
 	bad := nats.NewMsg("cdc.shop.public.seats.create.001")
 	bad.Header.Set("ce-sequence", at(2, 0).String())
@@ -338,19 +245,19 @@ func TestSourceTellsThePresentState(t *testing.T) {
 	store(t, f, batches[:half])
 	s := source(t, nc, nil)
 	early := new(listenertest.Recorder)
-	subscribe(t, s, early, &listeners.SubscribeOptions{Current: true})
-	start(t, s)
+	sinktest.Subscribe(t, s, early, &listeners.SubscribeOptions{Current: true})
+	sinktest.Start(t, s)
 	var late []*listenertest.Recorder
 	for i, b := range batches[half:] {
 		store(t, f, []*listeners.Batch{b})
 		if i%20 == 0 && len(late) < 8 {
 			r := new(listenertest.Recorder)
-			subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
+			sinktest.Subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
 			late = append(late, r)
 		}
 	}
 	want := make(map[string]string)
-	for _, b := range recorded(batches...) {
+	for _, b := range sinktest.Recorded(batches...) {
 		if b.Kind == listeners.Reset {
 			clear(want)
 		}
@@ -366,7 +273,7 @@ func TestSourceTellsThePresentState(t *testing.T) {
 				end = b.Position
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		got, err := r.Wait(ctx, func(b []listenertest.Batch) bool {
 			return len(b) > 0 && b[len(b)-1].Position.Compare(end) >= 0 && b[len(b)-1].Kind != listeners.Reset && b[len(b)-1].Kind != listeners.Snapshot
 		})
@@ -414,7 +321,7 @@ func TestSourceResetsWhenHistoryIsGone(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := new(listenertest.Recorder)
 			s := source(t, nc, &sinks.SourceOptions{Start: begin, UntilTip: true})
-			subscribe(t, s, r, nil)
+			sinktest.Subscribe(t, s, r, nil)
 			if err := s.Run(t.Context()); err != nil {
 				t.Fatalf("Run: %v", err)
 			}
@@ -434,8 +341,8 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 	store(t, f, []*listeners.Batch{transaction(1, 5)})
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
-	subscribe(t, s, r, nil)
-	start(t, s)
+	sinktest.Subscribe(t, s, r, nil)
+	sinktest.Start(t, s)
 	if _, err := r.Wait(t.Context(), func(b []listenertest.Batch) bool { return len(b) == 2 }); err != nil {
 		t.Fatal(err)
 	}
@@ -445,18 +352,18 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(3, 7), transaction(4, 2)})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := r.Wait(ctx, func(b []listenertest.Batch) bool { return len(b) >= 5 })
 	if err != nil {
-		t.Fatalf("%v; batches: %v", err, told(got))
+		t.Fatalf("%v; batches: %v", err, sinktest.Told(got))
 	}
 	rows := 0
 	for _, b := range got[2:] {
 		rows += len(b.Events)
 	}
 	if got[2].Kind != listeners.Reset || rows != 9 {
-		t.Errorf("batches after the stream was made anew = %v, want a reset and 9 rows", told(got[2:]))
+		t.Errorf("batches after the stream was made anew = %v, want a reset and 9 rows", sinktest.Told(got[2:]))
 	}
 }
 
@@ -486,13 +393,13 @@ func TestSourceAsksALeader(t *testing.T) {
 	answer("$JS.API.CONSUMER.CREATE.CDC_SHOP.>", func() string { return `{"stream_name":"CDC_SHOP","name":"c","config":{"ack_policy":"none"}}` })
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-	subscribe(t, s, r, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	sinktest.Subscribe(t, s, r, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Run(ctx); err != nil {
 		t.Fatalf("Run: %v", err)
 	}
 	if got := r.Batches(); len(got) != 1 || got[0].Kind != listeners.Live {
-		t.Errorf("batches = %v, want Live alone", told(got))
+		t.Errorf("batches = %v, want Live alone", sinktest.Told(got))
 	}
 }

@@ -1,21 +1,17 @@
 package kafka_test
 
 import (
-	"context"
-	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kfake"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/rowcall/rowcall/internal/kafkatest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
@@ -125,55 +121,9 @@ func contents(t testing.TB, c *cluster) [][]string {
 // records reads what is committed in a topic at this moment.
 func records(t testing.TB, c *cluster, topic string) []*kgo.Record {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("reading does not end"))
-	defer cancel()
-	asker, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...))
+	all, err := kafkatest.Records(t.Context(), c.seeds, topic)
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer asker.Close()
-	ends, err := kadm.NewClient(asker).ListCommittedOffsets(ctx, topic)
-	if err != nil {
-		t.Fatal(err)
-	}
-	at := make(map[int32]kgo.Offset)
-	left := make(map[int32]int64) // the last offset to come
-	ends.Each(func(o kadm.ListedOffset) {
-		switch {
-		case errors.Is(o.Err, kerr.UnknownTopicOrPartition):
-		case o.Err != nil:
-			t.Fatalf("topic %s, partition %d: %v", topic, o.Partition, o.Err)
-		case o.Offset > 0:
-			at[o.Partition], left[o.Partition] = kgo.NewOffset().AtStart(), o.Offset-1
-		}
-	})
-	if len(left) == 0 {
-		return nil
-	}
-	reader, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...), kgo.FetchIsolationLevel(kgo.ReadCommitted()),
-		kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{topic: at}), kgo.FetchMaxWait(50*time.Millisecond), kgo.KeepControlRecords())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer reader.Close()
-	var all []*kgo.Record
-	for len(left) > 0 {
-		fetches := reader.PollFetches(ctx)
-		if ctx.Err() != nil {
-			t.Fatal(context.Cause(ctx))
-		}
-		fetches.EachRecord(func(r *kgo.Record) {
-			last, wanted := left[r.Partition]
-			if !wanted {
-				return // stored meanwhile
-			}
-			if r.Offset >= last {
-				delete(left, r.Partition)
-			}
-			if r.Offset <= last && !r.Attrs.IsControl() {
-				all = append(all, r)
-			}
-		})
 	}
 	return all
 }

@@ -19,13 +19,13 @@ func TestRealBrokerIsKilledAndASourceHearsEverythingOnce(t *testing.T) {
 	b := runBroker(t)
 	r := random(t, 32)
 	batches := spread(r, 5000)
-	want := whole(batches)
+	want := sinktest.Whole(batches)
 	heard, lateHeard := new(listenertest.Recorder), new(listenertest.Recorder)
 	s := source(t, b.cluster, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
-	subscribe(t, s, heard, nil)
+	sinktest.Subscribe(t, s, heard, nil)
 	patient := &kafka.Options{OpenTimeout: 5 * time.Minute} // a broker takes long to begin on a busy machine
 	f := open(t, b.cluster, patient)
-	start(t, s)
+	sinktest.Start(t, s)
 	var late listeners.Position
 	for from := 0; from < len(batches); {
 		to := min(from+1+r.IntN(len(batches)/8), len(batches))
@@ -47,8 +47,8 @@ func TestRealBrokerIsKilledAndASourceHearsEverythingOnce(t *testing.T) {
 			if late.IsZero() && to > len(batches)/3 {
 				late = lastOf(want, batches[to-1].Position)
 				next := source(t, b.cluster, &sinks.SourceOptions{Start: sinks.Start{After: late}})
-				subscribe(t, next, lateHeard, nil)
-				start(t, next)
+				sinktest.Subscribe(t, next, lateHeard, nil)
+				sinktest.Start(t, next)
 			}
 		}
 		from = to

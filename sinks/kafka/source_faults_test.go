@@ -25,7 +25,7 @@ func wholeTransactions(t testing.TB, what string, want []*listeners.Batch, got [
 	t.Helper()
 	wanted := slices.DeleteFunc(slices.Clone(want), func(b *listeners.Batch) bool { return b.Kind == listeners.Live })
 	heard := slices.DeleteFunc(slices.Clone(got), func(b listenertest.Batch) bool { return b.Kind == listeners.Live })
-	if diff := cmp.Diff(told(recorded(wanted...)), told(heard)); diff != "" {
+	if diff := cmp.Diff(sinktest.Told(sinktest.Recorded(wanted...)), sinktest.Told(heard)); diff != "" {
 		if len(diff) > 3000 {
 			diff = diff[:3000] + "…"
 		}
@@ -41,14 +41,14 @@ func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
 	c := run(t)
 	r := random(t, 30)
 	batches := spread(r, 2500)
-	want := whole(batches)
+	want := sinktest.Whole(batches)
 	wires := []*sinktest.Wire{{}, {}}
 	var recorders []*listenertest.Recorder
 	read := func(opts sinks.SourceOptions, client ...kgo.Opt) {
 		rec := new(listenertest.Recorder)
 		s := source(t, c, &opts, client...)
-		subscribe(t, s, rec, nil)
-		start(t, s)
+		sinktest.Subscribe(t, s, rec, nil)
+		sinktest.Start(t, s)
 		recorders = append(recorders, rec)
 	}
 	for i, w := range wires {
@@ -139,7 +139,7 @@ func TestSourceWithLittleMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wholeTransactions(t, "batches", whole(batches), got)
+	wholeTransactions(t, "batches", sinktest.Whole(batches), got)
 }
 
 // An open transaction of a writer that is gone is waited for, and what follows
@@ -151,8 +151,8 @@ func TestSourceWaitsForATransaction(t *testing.T) {
 	halves := sinktest.Parts(sinktest.Transaction(2, 40), 20)
 	heard := new(listenertest.Recorder)
 	s := source(t, c, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
-	subscribe(t, s, heard, nil)
-	start(t, s)
+	sinktest.Subscribe(t, s, heard, nil)
+	sinktest.Start(t, s)
 	waitFor(t, heard, sinktest.At(1, 7))
 	if err := f.OnBatch(t.Context(), halves[0]); err != nil {
 		t.Fatal(err)
@@ -182,8 +182,8 @@ func TestSourceNoticesAnotherTopic(t *testing.T) {
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 30)})
 	heard := new(listenertest.Recorder)
 	s := source(t, c, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
-	subscribe(t, s, heard, nil)
-	start(t, s)
+	sinktest.Subscribe(t, s, heard, nil)
+	sinktest.Start(t, s)
 	waitFor(t, heard, sinktest.At(1, 29))
 	f.Close()
 	if _, err := admin(t, c).DeleteTopics(t.Context(), seatsTopic); err != nil {
@@ -202,7 +202,7 @@ func TestSourceNoticesAnotherTopic(t *testing.T) {
 		return resets == 1 && rows >= 9
 	})
 	if rows != 9 {
-		t.Errorf("after the topic was made anew there were %d rows, want 9: %v", rows, told(heard.Batches()))
+		t.Errorf("after the topic was made anew there were %d rows, want 9: %v", rows, sinktest.Told(heard.Batches()))
 	}
 }
 
@@ -213,9 +213,9 @@ func TestSourceLag(t *testing.T) {
 		t.Errorf("Lag before Run = %+v, %v, want none", lag, err)
 	}
 	store(t, open(t, c, nil), []*listeners.Batch{sinktest.Transaction(1, 1), sinktest.Transaction(2, 1), sinktest.Transaction(3, 10)})
-	sub := subscribe(t, s, new(listenertest.Recorder), nil)
+	sub := sinktest.Subscribe(t, s, new(listenertest.Recorder), nil)
 	sub.Pause()
-	start(t, s)
+	sinktest.Start(t, s)
 	eventually(t, "a lag of 11 messages and the marks of transactions", func() bool { // the feed takes one batch
 		lag, err := s.Lag(t.Context())
 		return err == nil && lag.Messages >= 11 && lag.Messages < 30 && lag.Age > 0
@@ -232,15 +232,15 @@ func TestSourceEndsWithoutBrokers(t *testing.T) {
 	c := run(t)
 	store(t, open(t, c, nil), []*listeners.Batch{sinktest.Transaction(1, 3)})
 	s := source(t, c, nil)
-	sub := subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
-	stop := start(t, s)
+	sub := sinktest.Subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
+	stop := sinktest.Start(t, s)
 	select {
 	case <-sub.Live():
 	case <-sub.Done():
 		t.Fatalf("the subscription ended: %v", sub.Err())
 	}
 	c.Close()
-	late := subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
+	late := sinktest.Subscribe(t, s, new(listenertest.Recorder), &listeners.SubscribeOptions{Current: true})
 	if err := stop(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
 	}

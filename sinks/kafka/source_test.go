@@ -3,7 +3,6 @@ package kafka_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -51,53 +50,6 @@ func spread(r *rand.Rand, events int) []*listeners.Batch {
 	return batches
 }
 
-// whole are the batches that a reader of a spread history is told, from its
-// beginning to the tip.
-func whole(batches []*listeners.Batch) []*listeners.Batch {
-	var want []*listeners.Batch
-	for i := 0; i < len(batches); i++ {
-		b := *batches[i]
-		switch {
-		case b.Kind == listeners.Live, b.Kind == listeners.Changes && len(b.Events) == 0:
-			continue
-		case b.Kind == listeners.Changes && !b.Last:
-			rest := batches[i+1]
-			b.Events = append(slices.Clip(b.Events), rest.Events...)
-			b.Last, b.Position = true, rest.Position
-			i++
-		case b.Kind == listeners.Reset && i == 0:
-			b.Position, b.Tx = batches[1].Events[0].Position, batches[1].Tx // it is not stored, and told right before that
-			b.Position.Index--
-		}
-		want = append(want, &b)
-	}
-	last := want[len(want)-1]
-	return append(want, &listeners.Batch{Kind: listeners.Live, Tx: last.Tx, Position: last.Position, First: true, Last: true})
-}
-
-// told describes batches, a line for each and one for each event. Snapshots are
-// cut into batches as it happens, so their rows count as one.
-func told(batches []listenertest.Batch) []string {
-	var lines []string
-	for _, b := range batches {
-		if b.Kind != listeners.Snapshot {
-			lines = append(lines, fmt.Sprintf("%s %d %t %t %s", b.Kind, b.Tx.ID, b.First, b.Last, b.Position))
-		}
-		for _, e := range b.Events {
-			lines = append(lines, fmt.Sprintf("  %s %s %s", e, e.Cause, e.Position))
-		}
-	}
-	return lines
-}
-
-func recorded(batches ...*listeners.Batch) []listenertest.Batch {
-	r := new(listenertest.Recorder)
-	for _, b := range batches {
-		_ = r.OnBatch(context.Background(), b)
-	}
-	return r.Batches()
-}
-
 func source(t testing.TB, c *cluster, opts *sinks.SourceOptions, client ...kgo.Opt) *sinks.Source {
 	t.Helper()
 	var o sinks.SourceOptions
@@ -114,53 +66,13 @@ func source(t testing.TB, c *cluster, opts *sinks.SourceOptions, client ...kgo.O
 	return s
 }
 
-func subscribe(t testing.TB, s *sinks.Source, l listeners.Listener, opts *listeners.SubscribeOptions) *listeners.Subscription {
-	t.Helper()
-	sub, err := s.Subscribe("test", l, opts)
-	if err != nil {
-		t.Fatalf("Subscribe: %v", err)
-	}
-	return sub
-}
-
-// start runs a source until the test ends, or the returned function is called,
-// which returns what Run did.
-func start(t testing.TB, s *sinks.Source) func() error {
-	t.Helper()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	var err error
-	stopped := false
-	stop := func() error {
-		if !stopped {
-			stopped = true
-			cancel()
-			err = <-ended
-		}
-		return err
-	}
-	t.Cleanup(func() {
-		if err := stop(); err != nil {
-			t.Logf("Run = %v", err)
-		}
-	})
-	select {
-	case <-s.Ready():
-	case err = <-ended:
-		stopped = true
-		t.Fatalf("Run = %v before it was ready", err)
-	}
-	return stop
-}
-
 // readAll returns what a source tells up to the tip.
 func readAll(t testing.TB, c *cluster, opts sinks.SourceOptions, of *listeners.SubscribeOptions) ([]listenertest.Batch, error) {
 	t.Helper()
 	r := new(listenertest.Recorder)
 	opts.UntilTip = true
 	s := source(t, c, &opts)
-	subscribe(t, s, r, of)
+	sinktest.Subscribe(t, s, r, of)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	err := s.Run(ctx)
@@ -172,7 +84,7 @@ func readAll(t testing.TB, c *cluster, opts sinks.SourceOptions, of *listeners.S
 
 func wantTold(t testing.TB, what string, want []*listeners.Batch, got []listenertest.Batch) {
 	t.Helper()
-	if diff := cmp.Diff(told(recorded(want...)), told(got)); diff != "" {
+	if diff := cmp.Diff(sinktest.Told(sinktest.Recorded(want...)), sinktest.Told(got)); diff != "" {
 		if len(diff) > 4000 {
 			diff = diff[:4000] + "…"
 		}
@@ -183,13 +95,13 @@ func wantTold(t testing.TB, what string, want []*listeners.Batch, got []listener
 // waitFor waits until a recorder has heard a position.
 func waitFor(t testing.TB, r *listenertest.Recorder, at listeners.Position) []listenertest.Batch {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := r.Wait(ctx, func(b []listenertest.Batch) bool {
 		return len(b) > 0 && b[len(b)-1].Position.Compare(at) >= 0
 	})
 	if err != nil {
-		t.Fatalf("%s was not heard in 30s: %v", at, err)
+		t.Fatalf("%s was not heard within a minute: %v", at, err)
 	}
 	return got
 }
@@ -203,18 +115,7 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 	if err != nil {
 		t.Fatalf("Run: %v", err)
 	}
-	wantTold(t, "batches", whole(batches), got)
-}
-
-// events returns a line for each event.
-func events(batches []listenertest.Batch) []string {
-	var lines []string
-	for _, b := range batches {
-		for _, e := range b.Events {
-			lines = append(lines, fmt.Sprintf("%s %s %s", e.Op, e.Key, e.Position))
-		}
-	}
-	return lines
+	wantTold(t, "batches", sinktest.Whole(batches), got)
 }
 
 func TestSourceStarts(t *testing.T) {
@@ -227,7 +128,7 @@ func TestSourceStarts(t *testing.T) {
 	<-time.After(5 * time.Millisecond)
 	batches = append(batches, sinktest.Transaction(5, 2), sinktest.Transaction(6, 4))
 	store(t, f, batches[2:])
-	all := events(recorded(batches...))
+	all := sinktest.Events(sinktest.Recorded(batches...))
 
 	for name, tc := range map[string]struct {
 		start sinks.Start
@@ -252,7 +153,7 @@ func TestSourceStarts(t *testing.T) {
 			if err != nil {
 				t.Fatalf("Run: %v", err)
 			}
-			if diff := cmp.Diff(tc.want, events(got)); diff != "" {
+			if diff := cmp.Diff(tc.want, sinktest.Events(got)); diff != "" {
 				t.Errorf("events from %+v (-want +got):\n%s", tc.start, diff)
 			}
 			if len(tc.want) > 0 && got[0].First == tc.part {
@@ -279,8 +180,8 @@ func TestSourceFollowsAndResumes(t *testing.T) {
 	batches := spread(r, 3000)
 	heard := new(listenertest.Recorder)
 	s := source(t, c, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}})
-	subscribe(t, s, heard, nil)
-	stop := start(t, s)
+	sinktest.Subscribe(t, s, heard, nil)
+	stop := sinktest.Start(t, s)
 	f := open(t, c, nil)
 	for from := 0; from < len(batches); {
 		to := min(from+1+r.IntN(12), len(batches))
@@ -290,7 +191,7 @@ func TestSourceFollowsAndResumes(t *testing.T) {
 		store(t, f, batches[from:to])
 		from = to
 	}
-	want := whole(batches)
+	want := sinktest.Whole(batches)
 	got := waitFor(t, heard, want[len(want)-1].Position)
 	if err := stop(); err != nil {
 		t.Errorf("Run = %v, want nil", err)
@@ -298,11 +199,11 @@ func TestSourceFollowsAndResumes(t *testing.T) {
 	// Live comes wherever the tip was when Run began.
 	live := func(b *listeners.Batch) bool { return b.Kind == listeners.Live }
 	liveTold := func(b listenertest.Batch) bool { return b.Kind == listeners.Live }
-	if diff := cmp.Diff(events(recorded(slices.DeleteFunc(slices.Clone(want), live)...)), events(slices.DeleteFunc(got, liveTold))); diff != "" {
+	if diff := cmp.Diff(sinktest.Events(sinktest.Recorded(slices.DeleteFunc(slices.Clone(want), live)...)), sinktest.Events(slices.DeleteFunc(got, liveTold))); diff != "" {
 		t.Errorf("events (-want +got):\n%s", diff)
 	}
 
-	all := events(recorded(want...))
+	all := sinktest.Events(sinktest.Recorded(want...))
 	for range 6 {
 		n := r.IntN(len(want) - 1)
 		after := want[n].Position
@@ -310,8 +211,8 @@ func TestSourceFollowsAndResumes(t *testing.T) {
 		if err != nil {
 			t.Fatalf("Run after %s: %v", after, err)
 		}
-		rest := events(recorded(want[n+1:]...))
-		if diff := cmp.Diff(rest, events(got)); diff != "" {
+		rest := sinktest.Events(sinktest.Recorded(want[n+1:]...))
+		if diff := cmp.Diff(rest, sinktest.Events(got)); diff != "" {
 			t.Errorf("events after %s, %d of %d (-want +got):\n%s", after, len(rest), len(all), diff)
 		}
 	}
@@ -330,13 +231,13 @@ func TestSourceTellsThePresentState(t *testing.T) {
 	store(t, f, batches[:half])
 	s := source(t, c, nil)
 	recorders := []*listenertest.Recorder{new(listenertest.Recorder)}
-	subscribe(t, s, recorders[0], &listeners.SubscribeOptions{Current: true})
-	start(t, s)
+	sinktest.Subscribe(t, s, recorders[0], &listeners.SubscribeOptions{Current: true})
+	sinktest.Start(t, s)
 	for i, b := range batches[half:] {
 		store(t, f, []*listeners.Batch{b})
 		if i%20 == 0 && len(recorders) < 5 {
 			r := new(listenertest.Recorder)
-			subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
+			sinktest.Subscribe(t, s, r, &listeners.SubscribeOptions{Current: true})
 			recorders = append(recorders, r)
 		}
 	}
@@ -358,7 +259,7 @@ func TestSourceTellsThePresentState(t *testing.T) {
 		}
 	}
 	var end listeners.Position
-	for _, b := range recorded(batches...) {
+	for _, b := range sinktest.Recorded(batches...) {
 		add(want, &b)
 		if len(b.Events) > 0 {
 			end = b.Position
@@ -425,7 +326,7 @@ func TestSourceWhenHistoryIsGone(t *testing.T) {
 			t.Fatalf("%s: Run = %v", name, err)
 		}
 		if len(got) != 3 || got[0].Kind != listeners.Reset || got[1].Kind != listeners.Snapshot || len(got[1].Events) != 48 || got[2].Kind != listeners.Live {
-			t.Errorf("%s: batches = %v, want a reset, 48 rows, and Live", name, told(got))
+			t.Errorf("%s: batches = %v, want a reset, 48 rows, and Live", name, sinktest.Told(got))
 		}
 	}
 }
@@ -450,13 +351,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	timeout := time.NewTimer(30 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	for !ok() {
 		select {
 		case <-ticker.C:
 		case <-timeout.C:
-			t.Fatalf("not in 30s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -78,7 +78,10 @@ type CommandBroker struct {
 	consumers map[*commandConsumer]bool
 }
 
-var _ sinks.CommandBroker = (*CommandBroker)(nil)
+var (
+	_ sinks.CommandBroker = (*CommandBroker)(nil)
+	_ sinks.DeadSweeper   = (*CommandBroker)(nil)
+)
 
 // NewCommandBroker starts nothing. The connector stays the caller's, who closes
 // it last.

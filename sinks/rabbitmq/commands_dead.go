@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -13,15 +15,17 @@ import (
 )
 
 // Dead implements [sinks.CommandBroker]. It takes all letters out of the queue
-// at once, into memory, and puts them back in their order before it goes through
-// them, under a lock: a queue shows nothing but by handing it out. A letter that
+// at once, into memory, and puts them back before it goes through them, under a
+// lock: a queue shows nothing but by handing it out. A letter that
 // is there twice, since its worker died while it buried it, is one.
 func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.DeadCommand, error] {
 	return func(yield func(sinks.DeadCommand, error) bool) {
 		var letters []sinks.DeadCommand
-		err := b.visitDead(ctx, queue, func(m stored) bool {
-			letters = append(letters, m.dead(b.Queue(queue)))
-			return false
+		err := b.visitDead(ctx, queue, func(_ context.Context, all []stored, _ func([]stored) error) error {
+			for _, l := range all {
+				letters = append(letters, l.dead(b.Queue(queue)))
+			}
+			return nil
 		})
 		if err != nil {
 			yield(sinks.DeadCommand{}, err)
@@ -43,10 +47,10 @@ func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.
 // RemoveDead implements [sinks.CommandBroker].
 func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error {
 	found := false
-	err := b.visitDead(ctx, queue, func(m stored) bool {
-		mine := m.ref() == ref
-		found = found || mine
-		return mine
+	err := b.visitDead(ctx, queue, func(_ context.Context, all []stored, remove func([]stored) error) error {
+		mine := slices.DeleteFunc(slices.Clone(all), func(l stored) bool { return l.ref() != ref })
+		found = len(mine) > 0
+		return remove(mine)
 	})
 	if err != nil {
 		return err
@@ -57,58 +61,92 @@ func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error
 	return nil
 }
 
-// visitDead shows every letter to a function that returns whether to remove it.
-// The rest goes back to where it was: a quorum queue delivers what was returned before
-// what it had behind it, in the order of the returns.
-func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func(stored) bool) error {
+// sweepChunk is how many letters are taken at once, and so how many are at most in
+// two places if that is interrupted.
+const sweepChunk = 100
+
+// SweepDead implements [sinks.DeadSweeper]. Others who look at the dead letters wait for it.
+func (b *CommandBroker) SweepDead(ctx context.Context, queue string, pick func(*sinks.DeadCommand) bool, take func(context.Context, []sinks.DeadCommand) (int, error)) error {
+	// A visit may outlive the call, whose context has ended.
+	var mu sync.Mutex
+	over := false
+	defer func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+	}()
+	during := func(do func()) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if !over {
+			do()
+		}
+		return !over
+	}
+	return b.visitDead(ctx, queue, func(ctx context.Context, all []stored, remove func([]stored) error) error {
+		var picked []sinks.DeadCommand
+		places := make(map[string][]stored) // one that is there twice is one
+		if !during(func() {
+			for _, l := range all {
+				d := l.dead(b.Queue(queue))
+				if _, again := places[d.Ref]; !again && !pick(&d) {
+					continue
+				} else if !again {
+					picked = append(picked, d)
+				}
+				places[d.Ref] = append(places[d.Ref], l)
+			}
+		}) {
+			return context.Cause(ctx)
+		}
+		for some := range slices.Chunk(picked, sweepChunk) {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+			var n int
+			var err error
+			if !during(func() { n, err = take(ctx, some) }) {
+				return context.Cause(ctx)
+			}
+			var gone []stored
+			for i := range some[:n] {
+				gone = append(gone, places[some[i].Ref]...)
+			}
+			if err := errors.Join(err, remove(gone)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// visitDead shows all letters, oldest first, to a function that may have some
+// removed. The rest goes back.
+func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(ctx context.Context, all []stored, remove func([]stored) error) error) error {
 	if err := b.open(); err != nil {
 		return err
 	}
 	name := b.DeadQueue(queue)
 	// A queue with many letters takes longer than one request may.
 	err := b.connector.locked(ctx, name+".lock", func(ctx context.Context, ch *amqp.Channel) error {
-		// A count would be of no use: the server counts what somebody has just put
-		// back a moment later than it hands it out.
-		var last uint64
-		var kept []stored
-		worn := false
-		for {
+		t := taken{ch: ch, name: name, queue: queue}
+		for more := true; more; {
 			if ctx.Err() != nil {
 				return context.Cause(ctx) // they go back with the channel
 			}
-			m, ok, err := ch.Get(name, false)
-			if err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			if last = m.DeliveryTag; !remove(stored{queue: queue, Delivery: &m}) {
-				kept = append(kept, stored{queue: queue, Delivery: &m})
-				worn = worn || number(m.Headers, headerDeliveries) >= maxLooks
-				continue
-			}
-			if err := m.Ack(false); err != nil {
+			var err error
+			if more, err = t.get(); err != nil {
 				return err
 			}
 		}
-		if worn {
-			err := b.renewDead(ctx, queue, kept)
-			if err == nil {
-				if err := ch.Ack(0, true); err != nil {
-					return err
-				}
-				return syncChannel(ch)
-			}
-			b.opts.Logger.WarnContext(ctx, "dead letters cannot be stored anew, and a policy with a delivery limit may drop them", "queue", name, "error", err)
+		// A server puts back one by one what it was given back at once, in an
+		// order of its own if it is more than some 30.
+		died := make(map[uint64]time.Time, len(t.letters))
+		for _, l := range t.letters {
+			died[l.DeliveryTag] = l.dead("").Dead.Time
 		}
-		if last > 0 {
-			// Those that were acknowledged are not among them any more.
-			if err := ch.Nack(0, true, true); err != nil {
-				return err
-			}
-		}
-		return syncChannel(ch)
+		slices.SortStableFunc(t.letters, func(x, y stored) int { return died[x.DeliveryTag].Compare(died[y.DeliveryTag]) })
+		return errors.Join(visit(ctx, slices.Clone(t.letters), t.remove), b.returnDead(ctx, &t))
 	})
 	switch {
 	case code(err) == amqp.NotFound:
@@ -117,6 +155,68 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, remove func
 		return fmt.Errorf("queue %s: %w", name, err)
 	}
 	return nil
+}
+
+// A taken has the letters that are with a channel.
+type taken struct {
+	ch          *amqp.Channel
+	name, queue string
+	letters     []stored
+}
+
+// get takes another letter. A count would be of no use: the server counts what
+// somebody has just put back a moment later than it hands it out.
+func (t *taken) get() (ok bool, err error) {
+	m, ok, err := t.ch.Get(t.name, false)
+	if ok {
+		t.letters = append(t.letters, stored{queue: t.queue, Delivery: &m})
+	}
+	return ok, err
+}
+
+// removeChunk is less than the acknowledgements that a channel of the server has
+// on their way to a quorum queue before it holds others back
+// (quorum_commands_soft_limit, 32). Those it forgets when it is closed.
+const removeChunk = 16
+
+// remove returns when the queue has forgotten letters. To take another letter
+// is what a queue answers behind the acknowledgements on the same channel.
+func (t *taken) remove(some []stored) error {
+	removed := make(map[uint64]bool, len(some))
+	for chunk := range slices.Chunk(some, removeChunk) {
+		for _, l := range chunk {
+			if err := l.Ack(false); err != nil {
+				return err
+			}
+			removed[l.DeliveryTag] = true
+		}
+		if _, err := t.get(); err != nil {
+			return err
+		}
+	}
+	t.letters = slices.DeleteFunc(t.letters, func(l stored) bool { return removed[l.DeliveryTag] })
+	return nil
+}
+
+func (b *CommandBroker) returnDead(ctx context.Context, t *taken) error {
+	if slices.ContainsFunc(t.letters, func(l stored) bool { return number(l.Headers, headerDeliveries) >= maxLooks }) {
+		kept := slices.Clone(t.letters)
+		err := b.renewDead(ctx, t.queue, kept)
+		if err == nil {
+			err = t.remove(kept) // which may take what is new
+		}
+		if err != nil {
+			b.opts.Logger.WarnContext(ctx, "dead letters cannot be stored anew, and a policy with a delivery limit may drop them", "queue", t.name, "error", err)
+		}
+	}
+	if len(t.letters) == 0 {
+		return nil
+	}
+	// Those that were acknowledged are not among them any more.
+	if err := t.ch.Nack(0, true, true); err != nil {
+		return err
+	}
+	return syncChannel(t.ch)
 }
 
 // renewDead stores letters anew, in their order, so that the server counts from 0

@@ -43,8 +43,6 @@ const (
 	attributePrefix = "cloudEvents:"
 	commandType     = "rowcall.command.v1"
 
-	// maxDeadError bounds the text of an error in a header.
-	maxDeadError = 2000
 	// maxHeader is less than the smallest frame that servers agree to by
 	// default (128 KiB): all headers have to be in one frame.
 	maxHeader = 100 << 10
@@ -219,17 +217,8 @@ func (m stored) again() amqp.Publishing {
 
 // putDead adds what became of a command.
 func putDead(m *amqp.Publishing, d *sinks.DeadLetter, origin, id string) {
-	text := strings.Map(func(r rune) rune {
-		if r == '\n' || r == '\r' {
-			return ' '
-		}
-		return r
-	}, d.Error)
-	if len(text) > maxDeadError {
-		text = strings.ToValidUTF8(text[:maxDeadError], "") + "..."
-	}
 	for name, value := range map[string]string{
-		headerDeadReason: string(d.Reason), headerDeadError: strings.TrimSpace(text), headerDeadAttempts: strconv.Itoa(d.Attempts),
+		headerDeadReason: string(d.Reason), headerDeadError: d.Error, headerDeadAttempts: strconv.Itoa(d.Attempts),
 		headerDeadWorker: d.Worker, headerDeadTime: timeText(d.Time), headerDeadOrigin: origin, headerDeadID: id,
 	} {
 		m.Headers[name] = value

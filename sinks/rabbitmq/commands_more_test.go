@@ -11,6 +11,7 @@ import (
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
+	"github.com/rowcall/rowcall/internal/rabbitserver"
 	"github.com/rowcall/rowcall/internal/rabbitserver/rabbittest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/rabbitmq"
@@ -21,12 +22,14 @@ type rig struct {
 	broker   *rabbitmq.CommandBroker
 	commands *sinks.Commands
 	channel  *amqp.Channel
+	wire     *wire
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	s := rabbittest.Server(t)
-	b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{Prefix: prefix(t, s), ConfirmTimeout: 30 * time.Second})
+	w := new(wire)
+	b, err := rabbitmq.NewCommandBroker(connector(t, s, w), &rabbitmq.CommandOptions{Prefix: prefix(t, s), ConfirmTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,6 +41,13 @@ func newRig(t *testing.T) *rig {
 	if err := c.Open(t.Context(), "fleet"); err != nil {
 		t.Fatalf("Open: %v", err)
 	}
+	return &rig{broker: b, commands: c, channel: confirmedChannel(t, s), wire: w}
+}
+
+// confirmedChannel returns a channel with confirmations, behind the back of what
+// is tested.
+func confirmedChannel(t *testing.T, s *rabbitserver.Server) *amqp.Channel {
+	t.Helper()
 	conn, err := amqp.Dial(s.URL())
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +60,7 @@ func newRig(t *testing.T) *rig {
 	if err := ch.Confirm(false); err != nil {
 		t.Fatal(err)
 	}
-	return &rig{broker: b, commands: c, channel: ch}
+	return ch
 }
 
 func (r *rig) publish(t *testing.T, queue string, m amqp.Publishing) {
@@ -191,7 +201,7 @@ func TestCommandOfAnotherClient(t *testing.T) {
 	queue := r.broker.Queue("fleet")
 	r.publish(t, queue, amqp.Publishing{Type: "recall", Body: []byte("7"), Headers: amqp.Table{"trace": int32(9)}})
 	r.publish(t, queue, amqp.Publishing{Body: []byte("no name")})
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
@@ -222,7 +232,7 @@ func TestCommandOfAnotherClient(t *testing.T) {
 // command to the lease.
 func TestCommandOfASilentWorkerComesBack(t *testing.T) {
 	r := newRig(t)
-	consumer, err := r.broker.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet", Lease: time.Second, Concurrency: 1})
+	consumer, err := r.broker.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet", Lease: 5 * time.Second, Concurrency: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +240,7 @@ func TestCommandOfASilentWorkerComesBack(t *testing.T) {
 	if err := r.commands.Send(t.Context(), sinks.Command{Queue: "fleet", Name: "recall", ID: "a"}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	first, err := consumer.Receive(ctx, 1)
 	if err != nil || len(first) != 1 || first[0].Attempt() != 1 {

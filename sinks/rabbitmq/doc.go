@@ -1,6 +1,6 @@
 // Package rabbitmq keeps commands in RabbitMQ, and publishes events to it. It
-// works with RabbitMQ 3.10 and later, over AMQP 0-9-1, without the management
-// plugin.
+// works with RabbitMQ 3.10 and later (its tests run on 3.10 and 4.0), over AMQP
+// 0-9-1, without the management plugin.
 //
 // A [Connector] connects, and connects again. [NewCommandBroker] makes a
 // [sinks.CommandBroker] of it; package sinks says what is promised of commands,

@@ -16,6 +16,7 @@ import (
 // of what was published.
 type wire struct {
 	lose atomic.Int64 // confirmations
+	gets atomic.Int64 // messages that were fetched one by one
 	dead atomic.Bool
 
 	mu   sync.Mutex
@@ -26,7 +27,7 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	if w.dead.Load() {
 		return nil, net.ErrClosed
 	}
-	dialer := net.Dialer{Timeout: time.Second}
+	dialer := net.Dialer{Timeout: 10 * time.Second}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -69,6 +70,9 @@ func (c *wireConn) Read(p []byte) (int, error) {
 		if head[0] == 1 && bytes.HasPrefix(body, []byte{0, 60, 0, 80}) && c.wire.lose.Load() > 0 {
 			c.wire.lose.Add(-1)
 			continue
+		}
+		if head[0] == 1 && bytes.HasPrefix(body, []byte{0, 60, 0, 71}) { // basic.get-ok
+			c.wire.gets.Add(1)
 		}
 		c.left.Write(head)
 		c.left.Write(body)

@@ -35,9 +35,7 @@ func retriesWait(b *bench) {
 			b.Errorf("attempt %d came %s after the one before, want at least %s", i+2, gap, least*3/4)
 		}
 	}
-	if s := c.Stats(); s.Retried != 3 || s.Done != 1 || s.Dead != 0 {
-		b.Errorf("Stats = %+v, want 3 retried, 1 done", s)
-	}
+	b.counters(c, "3 retried, 1 done", func(s *sinks.CommandStats) bool { return s.Retried == 3 && s.Done == 1 && s.Dead == 0 })
 }
 
 func deadLettersSayWhy(b *bench) {
@@ -52,7 +50,7 @@ func deadLettersSayWhy(b *bench) {
 		case "panics":
 			panic("no\nsuch train")
 		case "permanent":
-			return fmt.Errorf("add: %w", sinks.Permanent(errors.New("train 7 is scrap")))
+			return fmt.Errorf("add: %w", sinks.Permanent(errors.New("train 7 is scrap"+strings.Repeat("é", 60_000))))
 		}
 		return errors.New("the depot is closed")
 	}, &sinks.ServePolicy{MaxAttempts: 2, FirstDelay: 10 * time.Millisecond})
@@ -67,7 +65,7 @@ func deadLettersSayWhy(b *bench) {
 	}{
 		"fails":     {sinks.DeadAttempts, 2, "the depot is closed"},
 		"panics":    {sinks.DeadAttempts, 2, "handler panicked: no such train"},
-		"permanent": {sinks.DeadPermanent, 1, "add: train 7 is scrap"},
+		"permanent": {sinks.DeadPermanent, 1, "add: train 7 is scrap" + strings.Repeat("é", 989) + "..."},
 		"expired":   {sinks.DeadExpired, 0, "expired"},
 	} {
 		d, ok := found[id]
@@ -89,9 +87,7 @@ func deadLettersSayWhy(b *bench) {
 		b.Errorf("dead letter has the header trace %q, want 7", got)
 	}
 	b.empty(c)
-	if s := c.Stats(); s.Dead != 4 || s.Panics != 2 {
-		b.Errorf("Stats = %+v, want 4 dead, 2 panics", s)
-	}
+	b.counters(c, "4 dead, 2 panics", func(s *sinks.CommandStats) bool { return s.Dead == 4 && s.Panics == 2 })
 }
 
 func deadLetterRetried(b *bench) {
@@ -131,6 +127,43 @@ func deadLetterRetried(b *bench) {
 	b.dead(c, 0)
 	if n := len(seen.of("bad")); n != 1 {
 		b.Errorf("the discarded command was received %d times, want once", n)
+	}
+}
+
+func allDeadLettersRetried(b *bench) {
+	var seen tally
+	c := b.connect()
+	for i := range 6 {
+		cmd := command(fmt.Sprint("a", i))
+		if i%2 == 1 {
+			cmd.Name = "recall"
+		}
+		b.send(c, cmd)
+	}
+	b.serve(c, func(_ context.Context, r *sinks.Received) error {
+		if seen.add(r.ID) == 1 {
+			return sinks.Permanent(errors.New("the first time it fails"))
+		}
+		return nil
+	}, nil)
+	b.dead(c, 6)
+	recall := func(d *sinks.DeadCommand) bool { return d.Envelope.Name == "recall" }
+	if n, err := c.RetryAllDead(b.Context(), "fleet", recall); err != nil || n != 3 {
+		b.Errorf("RetryAllDead(recall) = %d, %v; want 3", n, err)
+	}
+	b.dead(c, 3)
+	if n, err := c.DiscardAllDead(b.Context(), "fleet", recall); err != nil || n != 0 {
+		b.Errorf("DiscardAllDead(recall) = %d, %v; want none", n, err)
+	}
+	if n, err := c.DiscardAllDead(b.Context(), "fleet", nil); err != nil || n != 3 {
+		b.Errorf("DiscardAllDead = %d, %v; want 3", n, err)
+	}
+	b.dead(c, 0)
+	b.empty(c)
+	for i := range 6 {
+		if n := len(seen.of(fmt.Sprint("a", i))); n != 1+i%2 {
+			b.Errorf("a%d was received %d times, want %d", i, n, 1+i%2)
+		}
 	}
 }
 

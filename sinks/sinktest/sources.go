@@ -2,7 +2,6 @@ package sinktest
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -31,24 +30,6 @@ func Sources(t *testing.T, server func(testing.TB) SourceServer) {
 	t.Run("from a position", func(t *testing.T) { sourceFrom(t, server(t)) })
 }
 
-func lines(batches []listenertest.Batch) []string {
-	var all []string
-	for _, b := range batches {
-		for _, e := range b.Events {
-			all = append(all, fmt.Sprintf("%s %s %s", e.Op, e.Key, e.Position))
-		}
-	}
-	return all
-}
-
-func wanted(batches []*listeners.Batch) []string {
-	r := new(listenertest.Recorder)
-	for _, b := range batches {
-		_ = r.OnBatch(context.Background(), b)
-	}
-	return lines(r.Batches())
-}
-
 // transactions are so many, of one seat or more.
 func transactions(r *rand.Rand, from, n uint64) []*listeners.Batch {
 	var all []*listeners.Batch
@@ -63,7 +44,7 @@ func hear(t testing.TB, r *listenertest.Recorder, n int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := r.Wait(ctx, func(b []listenertest.Batch) bool { return len(lines(b)) >= n }); err != nil {
+	if _, err := r.Wait(ctx, func(b []listenertest.Batch) bool { return len(Events(b)) >= n }); err != nil {
 		t.Fatalf("%d events were not heard in %s: %v", n, patience, err)
 	}
 }
@@ -118,7 +99,7 @@ func sourceNames(t *testing.T, server SourceServer) {
 			join()
 			store(3)
 		}
-		hear(t, heard, len(wanted(all))-len(got))
+		hear(t, heard, len(Events(Recorded(all...)))-len(got))
 		if generation == 3 {
 			if err := <-ended; err != nil {
 				t.Errorf("Run up to the tip = %v", err)
@@ -138,9 +119,9 @@ func sourceNames(t *testing.T, server SourceServer) {
 				t.Errorf("generation %d: %s is not whole", generation, b.Position)
 			}
 		}
-		got = append(got, lines(heard.Batches())...)
+		got = append(got, Events(heard.Batches())...)
 	}
-	if diff := cmp.Diff(wanted(all), got); diff != "" {
+	if diff := cmp.Diff(Events(Recorded(all...)), got); diff != "" {
 		t.Errorf("events of all generations (-stored +heard):\n%s", diff)
 	}
 }
@@ -168,7 +149,7 @@ func sourceQuietName(t *testing.T, server SourceServer) {
 	if err := second.Run(t.Context()); err != nil {
 		t.Fatalf("Run = %v", err)
 	}
-	if diff := cmp.Diff(wanted(missed), lines(heard.Batches())); diff != "" {
+	if diff := cmp.Diff(Events(Recorded(missed...)), Events(heard.Batches())); diff != "" {
 		t.Errorf("events (-missed +heard):\n%s", diff)
 	}
 }
@@ -192,13 +173,13 @@ func sourceFrom(t *testing.T, server SourceServer) {
 		if _, err := s.Subscribe(name, heard[name], &listeners.SubscribeOptions{From: from}); err != nil {
 			t.Fatal(err)
 		}
-		want[name] = slices.DeleteFunc(wanted(all), func(line string) bool { return line[len(line)-len(from.String()):] <= from.String() })
+		want[name] = slices.DeleteFunc(Events(Recorded(all...)), func(line string) bool { return line[len(line)-len(from.String()):] <= from.String() })
 	}
 	if err := s.Run(t.Context()); err != nil {
 		t.Fatalf("Run = %v", err)
 	}
 	for name, of := range heard {
-		if diff := cmp.Diff(want[name], lines(of.Batches()), cmp.Transformer("empty", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
+		if diff := cmp.Diff(want[name], Events(of.Batches()), cmp.Transformer("empty", func(s []string) []string { return append([]string{}, s...) })); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
