@@ -18,6 +18,7 @@ import (
 var (
 	errDrawn    = errors.New("as drawn")
 	errPatience = errors.New("out of patience")
+	errVeto     = errors.New("a writer refuses")
 )
 
 // A book is what one region must be: a list of transactions and the map after
@@ -237,7 +238,51 @@ func newBustle(seed uint64) (*bustle, error) {
 			return nil, err
 		}
 	}
+	if w.draw(3) == 0 {
+		if _, err := w.grid.AddWriter("veto", w.veto); err != nil {
+			return nil, err
+		}
+	}
 	return w, nil
+}
+
+// abandon is a transaction that ends by an error or a panic, after it has
+// written into both regions.
+func (w *bustle) abandon(ctx context.Context, k string, v int) (err error) {
+	for _, l := range w.books {
+		l.wrote(v, false)
+	}
+	panics := w.draw(2) == 0
+	defer func() {
+		if p := recover(); p != nil && p != any(errDrawn) {
+			panic(p)
+		}
+	}()
+	return w.grid.Do(ctx, func(tx *grid.Tx) error {
+		one, other := grid.In(tx, w.books[0].region), grid.In(tx, w.books[1].region)
+		if _, err := one.Delete("z"); err != nil {
+			return err
+		}
+		if err := errors.Join(one.Put(k, v), other.Put(k, v)); err != nil {
+			return err
+		}
+		if panics {
+			panic(errDrawn)
+		}
+		return errDrawn
+	})
+}
+
+// veto is asked before each commit.
+func (w *bustle) veto(_ context.Context, p *grid.Pending) error {
+	for _, l := range w.books {
+		for _, c := range grid.Changing(p, l.region).All() {
+			if c.After > 0 && c.After%7 == 0 {
+				return errVeto
+			}
+		}
+	}
+	return nil
 }
 
 // write does something at random. It is called by writers and by listeners.
@@ -250,7 +295,7 @@ func (w *bustle) write(ctx context.Context) {
 	var pos listeners.Position
 	var err error
 	written := true
-	switch w.draw(13) {
+	switch w.draw(14) {
 	default:
 		pos, err = r.Put(ctx, k, v)
 	case 1:
@@ -296,12 +341,22 @@ func (w *bustle) write(ctx context.Context) {
 		for _, l := range w.books {
 			l.wrote(v, err == nil)
 		}
+	case 12:
+		written = false
+		if did := w.abandon(ctx, k, v); did != nil && !errors.Is(did, errDrawn) {
+			err = did
+		}
 	case 11:
 		written = false
 		s := r.Snapshot()
 		l.mu.Lock()
 		l.glimpse = append(l.glimpse, glimpse{s.Position().Commit, maps.Collect(s.All())})
 		l.mu.Unlock()
+	}
+	if errors.Is(err, errVeto) {
+		err = nil
+		l.wrote(v, false)
+		written = false
 	}
 	if written {
 		l.wrote(v, err == nil)

@@ -93,6 +93,9 @@ func (c *keeper) begin(from listeners.Position) error {
 	var join listeners.Join
 	if c.Current {
 		join = c.shop.join
+		if from.IsZero() && c.store == nil {
+			c.live = false // until then there is no position to go on from
+		}
 	}
 	c.shop.mu.Lock()
 	if c.state == nil {
