@@ -22,7 +22,7 @@ import (
 	"github.com/rowcall/rowcall/listeners/listenertest"
 )
 
-const waitLong = 30 * time.Second
+const waitLong = time.Minute
 
 func backfill(t testing.TB, src *running, tables []string, where string) error {
 	t.Helper()

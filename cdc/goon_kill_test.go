@@ -153,12 +153,12 @@ func TestEffectsSurviveKills(t *testing.T) {
 				if err := cmd.Start(); err != nil {
 					t.Fatal(err)
 				}
-				pgtest.Eventually(t, 20*time.Second, slot)
+				pgtest.Eventually(t, time.Minute, slot)
 				if round == 0 {
 					writer.Go(func() { writeSeats(ctx, t, url) })
 				}
 				before := count(t, conn, "SELECT count(*) FROM effects")
-				pgtest.Eventually(t, 20*time.Second, func() error {
+				pgtest.Eventually(t, time.Minute, func() error {
 					if count(t, conn, "SELECT count(*) FROM effects") <= before {
 						return fmt.Errorf("nothing has happened; the child said %s", said())
 					}

@@ -55,7 +55,7 @@ func TestFromAPositionAcrossRestarts(t *testing.T) {
 		last = sub.Stored()
 		exec(t, conn, "INSERT INTO other SELECT FROM generate_series(1, 1000)")
 		written := count(t, conn, "SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-		pgtest.Eventually(t, 20*time.Second, func() error { return slotPast(t, conn, src, "confirmed_flush_lsn", written) })
+		pgtest.Eventually(t, time.Minute, func() error { return slotPast(t, conn, src, "confirmed_flush_lsn", written) })
 		src.stop()
 		exec(t, conn, "INSERT INTO seats DEFAULT VALUES") // while nobody runs
 		all = append(all, keys(&rec)...)
@@ -204,7 +204,7 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 		}
 		// An hour between two saves: only the first and the last happen.
 		exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
-		pgtest.Eventually(t, 20*time.Second, func() error {
+		pgtest.Eventually(t, time.Minute, func() error {
 			if saved, err := sub.Saved(); err != nil || saved.Compare(before) <= 0 {
 				return fmt.Errorf("nothing new is saved: %w", err)
 			}
@@ -213,7 +213,7 @@ func TestNameGoesOnAcrossRuns(t *testing.T) {
 		for range 9 {
 			exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 		}
-		pgtest.Eventually(t, 20*time.Second, func() error {
+		pgtest.Eventually(t, time.Minute, func() error {
 			if got, want := len(keys(&rec)), 10+min(round, 1); got < want || sub.Lag().Batches > 0 {
 				return fmt.Errorf("%d of %d rows have arrived", got, want)
 			}
@@ -253,7 +253,7 @@ func TestNameThatLeavesBeforeAnythingCameMissesNothing(t *testing.T) {
 			t.Fatal(err)
 		}
 	})
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if saved, err := sub.Saved(); saved.IsZero() || err != nil {
 			return fmt.Errorf("saved %s, %w", saved, err)
 		}

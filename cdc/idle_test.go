@@ -27,10 +27,10 @@ func TestIdleSlotAdvancesWhileAnotherDatabaseWrites(t *testing.T) {
 
 	exec(t, conn, "INSERT INTO busy SELECT FROM generate_series(1, 50000)")
 	written := count(t, conn, "SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		return slotPast(t, conn, src, "confirmed_flush_lsn", written)
 	})
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		exec(t, conn, "CHECKPOINT") // the server writes one every checkpoint_timeout
 		return slotPast(t, conn, src, "restart_lsn", written)
 	})

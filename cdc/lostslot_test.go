@@ -134,13 +134,13 @@ func TestSlotThatChangesInMidRunBeginsAgain(t *testing.T) {
 				src.caughtUp()
 				exec(t, conn, "UPDATE seats SET price = 2 WHERE id < 3")
 				src.caughtUp()
-				pgtest.Eventually(t, 10*time.Second, func() error {
+				pgtest.Eventually(t, time.Minute, func() error {
 					exec(t, conn, "SELECT pg_terminate_backend(active_pid, 1000) FROM pg_replication_slots WHERE slot_name = '"+slot+"' AND active")
 					_, err := conn.Exec(t.Context(), sql, slot)
 					return err
 				})
 				exec(t, conn, "DELETE FROM seats WHERE id = 10", "UPDATE seats SET price = 3 WHERE id = 5")
-				pgtest.Eventually(t, 20*time.Second, func() error {
+				pgtest.Eventually(t, time.Minute, func() error {
 					if !strings.HasSuffix(kinds(&rec), "live") || !strings.Contains(kinds(&rec), "changes reset") {
 						return fmt.Errorf("arrived %s\n%s", kinds(&rec), &log)
 					}
@@ -209,7 +209,7 @@ func TestInvalidatedSlotIsNotResumed(t *testing.T) {
 	}}
 	running := run(t, url, &opts, record(t, &third, nil))
 	<-running.Ready()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		overrun(t, url)
 		if got := slotOf(t, url, running.Slot()); got.WALStatus != "lost" {
 			return fmt.Errorf("the slot is %+v", got)
@@ -217,7 +217,7 @@ func TestInvalidatedSlotIsNotResumed(t *testing.T) {
 		return nil
 	})
 	free.Do(func() { close(release) })
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if got := kinds(&third); !strings.HasSuffix(got, "reset snapshot live") {
 			return fmt.Errorf("arrived %s", got)
 		}
@@ -257,7 +257,7 @@ func TestStopPolicyDropsTheSlotAndSaysSo(t *testing.T) {
 			exec(t, conn, "INSERT INTO seats VALUES (3)")
 			<-entered
 			exec(t, conn, "INSERT INTO seats SELECT i, i FROM generate_series(4, 50000) i", "DELETE FROM seats WHERE id > 10")
-			pgtest.Eventually(t, 20*time.Second, func() error {
+			pgtest.Eventually(t, time.Minute, func() error {
 				if policy == cdc.LostSlotFail {
 					if n := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n != 0 {
 						return fmt.Errorf("%d slots", n)
@@ -325,13 +325,13 @@ func TestPausedSnapshotBeginsAgain(t *testing.T) {
 		src.Hurry(50 * time.Millisecond)
 		record(t, &rec, nil)(src)
 	})
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if len(rec.Batches()) == 0 {
 			return errors.New("no reset yet")
 		}
 		return nil
 	})
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		exec(t, conn, "INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 1000)")
 		if !strings.Contains(log.String(), "the snapshot was given up and begins again later") {
 			return fmt.Errorf("the log has no word of it:\n%s", &log)

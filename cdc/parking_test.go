@@ -36,7 +36,7 @@ func TestParkedBatchHoldsTheSlot(t *testing.T) {
 	sick.Store(true)
 	exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 	parked := count(t, conn, "SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if n := len(sub.Parked()); n != 1 {
 			return fmt.Errorf("%d batches are parked, want 1", n)
 		}
@@ -54,5 +54,5 @@ func TestParkedBatchHoldsTheSlot(t *testing.T) {
 	if err := sub.RetryParked(t.Context(), sub.Parked()[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	pgtest.Eventually(t, 20*time.Second, func() error { return slotPast(t, conn, src, "confirmed_flush_lsn", parked) })
+	pgtest.Eventually(t, time.Minute, func() error { return slotPast(t, conn, src, "confirmed_flush_lsn", parked) })
 }

@@ -105,7 +105,7 @@ func TestNothingIsConfirmedBeforeItIsHandled(t *testing.T) {
 	for range 6 {
 		exec(t, conn, "INSERT INTO seats DEFAULT VALUES")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if _, err := good.WaitEvents(ctx, 6); err != nil {
 		t.Fatalf("the other subscription: %v", err)
@@ -153,7 +153,7 @@ func TestRunEndsWhenASnapshotCannotBeStored(t *testing.T) {
 	if !errors.Is(err, broken) || !errors.As(err, &failed) || failed.Subscription != "printer" {
 		t.Errorf("Run = %v, want the listener's error with the subscription's name", err)
 	}
-	pgtest.Eventually(t, 10*time.Second, func() error { // the server drops it when it notices the connection's end
+	pgtest.Eventually(t, time.Minute, func() error { // the server drops it when it notices the connection's end
 		if n := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE database = current_database()"); n != 0 {
 			return fmt.Errorf("%d slots are left of a snapshot that nobody took", n)
 		}
@@ -254,7 +254,7 @@ func TestStalledListenerKeepsTheConnection(t *testing.T) {
 	src.caughtUp()
 	const walsender = "SELECT coalesce(sum(active_pid), 0) FROM pg_replication_slots WHERE NOT temporary"
 	before := 0
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if before = count(t, conn, walsender); before == 0 {
 			return errors.New("the slot is not active")
 		}
@@ -282,7 +282,7 @@ func TestIdleSlotAdvances(t *testing.T) {
 	src.caughtUp()
 	exec(t, conn, "INSERT INTO busy SELECT FROM generate_series(1, 10000)")
 	written := count(t, conn, "SELECT (pg_current_wal_lsn() - '0/0')::bigint")
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if got := count(t, conn, "SELECT (confirmed_flush_lsn - '0/0')::bigint FROM pg_replication_slots WHERE slot_name = $1", src.Slot()); got < written {
 			return fmt.Errorf("the slot is at %d, the log at %d", got, written)
 		}
@@ -313,7 +313,7 @@ func TestDroppedSlotIsRecognised(t *testing.T) {
 				_, err := conn.Exec(t.Context(), sql, "slot_"+name)
 				return err
 			}
-			pgtest.Eventually(t, 10*time.Second, drop)
+			pgtest.Eventually(t, time.Minute, drop)
 			err := src.ended()
 			// The reason depends on what the reader sees first: no slot, a start
 			// that the server refuses, or a slot that is elsewhere.
@@ -375,7 +375,7 @@ func TestCurrentJoinsWithoutGapOrTwin(t *testing.T) {
 			case <-sub.Live():
 			case <-sub.Done():
 				t.Fatalf("late %d ended: %v", i, sub.Err())
-			case <-time.After(20 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatalf("late %d is not live", i)
 			}
 		}

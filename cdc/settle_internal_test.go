@@ -97,7 +97,7 @@ func TestSnapshotThatIsGoneIsTakenAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	e.close(t.Context())
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		conn, _, err := e.join(t.Context(), s.c)
 		switch {
 		case err == nil: // the server takes a moment to notice

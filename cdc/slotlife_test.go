@@ -122,7 +122,7 @@ func TestAStoredTableIsNotReadAgainWhenTheEndFails(t *testing.T) {
 	<-reached
 	exec(t, conn, "SELECT pg_create_physical_replication_slot('x')") // there is none left for the copy
 	close(release)
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if l.lives == 0 {
@@ -159,14 +159,14 @@ func TestCatchUpGoesOnWithoutItsState(t *testing.T) {
 		return nil
 	}}
 	run(t, url, &cdc.Options{StateDir: dir, CatchUpBytes: 4096}, record(t, &backlog, nil))
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if n := len(backlog.Events()); n < 40_000 {
 			return fmt.Errorf("%d events of 40,000", n)
 		}
 		return nil
 	})
 	exec(t, conn, "INSERT INTO a VALUES (-1, 1)")
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if n := len(backlog.Events()); n != 40_001 {
 			return fmt.Errorf("%d events, want 40,001", n)
 		}

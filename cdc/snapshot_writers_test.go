@@ -63,7 +63,7 @@ func TestATableThatIsReadIsNotRewritten(t *testing.T) {
 				_, err := other.Exec(t.Context(), "ALTER TABLE b ALTER COLUMN price TYPE bigint; UPDATE b SET price = 7 WHERE id = 1")
 				altered <- err
 			}()
-			pgtest.Eventually(t, 10*time.Second, func() error {
+			pgtest.Eventually(t, time.Minute, func() error {
 				if count(t, conn, "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'b'::regclass") == 0 {
 					return errors.New("nobody waits to alter the table")
 				}
@@ -96,14 +96,14 @@ func TestSnapshotDuringACommitThatWaitsForAStandby(t *testing.T) {
 			exec(t, conn, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'", "SELECT pg_reload_conf()")
 			waiting := func(n int) {
 				t.Helper()
-				pgtest.Eventually(t, 20*time.Second, func() error {
+				pgtest.Eventually(t, time.Minute, func() error {
 					if got := count(t, conn, "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"); got != n {
 						return fmt.Errorf("%d commits wait for a standby, want %d", got, n)
 					}
 					return nil
 				})
 			}
-			pgtest.Eventually(t, 10*time.Second, func() error {
+			pgtest.Eventually(t, time.Minute, func() error {
 				if count(t, conn, "SELECT count(*) FROM pg_settings WHERE name = 'synchronous_standby_names' AND setting = 'nobody'") == 0 {
 					return fmt.Errorf("the setting is not in force")
 				}
@@ -123,7 +123,7 @@ func TestSnapshotDuringACommitThatWaitsForAStandby(t *testing.T) {
 			var l storedRows
 			u := url + "?options=-csynchronous_commit%3Dlocal"
 			src := run(t, u, &cdc.Options{StateDir: dir}, l.subscribe(t, nil))
-			pgtest.Eventually(t, 20*time.Second, func() error { // the new slot waits for the commit
+			pgtest.Eventually(t, time.Minute, func() error { // the new slot waits for the commit
 				if count(t, conn, "SELECT count(*) FROM pg_replication_slots") == 0 {
 					return fmt.Errorf("no slot yet")
 				}

@@ -44,7 +44,7 @@ func run(t testing.TB, url string, opts *cdc.Options, subscribe func(*cdc.Source
 		cancel()
 		select {
 		case <-r.result:
-		case <-time.After(30 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("Run did not return after its context ended")
 		}
 	})
@@ -67,7 +67,7 @@ func (r *running) ended() error {
 	case err := <-r.result:
 		r.result <- err
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		r.t.Fatal("Run does not return")
 		return nil
 	}
@@ -76,7 +76,7 @@ func (r *running) ended() error {
 // caughtUp waits until everything committed so far has arrived.
 func (r *running) caughtUp() {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
 	defer cancel()
 	if err := r.CaughtUp(ctx); err != nil {
 		r.t.Fatalf("CaughtUp: %v", err)

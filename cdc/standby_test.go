@@ -52,7 +52,7 @@ func inStep(t *testing.T, primary, standby string) {
 		t.Fatal(err)
 	}
 	conn := pgtest.Connect(t, standby)
-	pgtest.Eventually(t, 20*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if count(t, conn, "SELECT count(*) WHERE pg_last_wal_replay_lsn() >= $1::text::pg_lsn", end) == 0 {
 			return errors.New("the standby is behind " + end)
 		}
@@ -152,7 +152,7 @@ func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
 	}
 	exec(t, pgtest.Connect(t, url), "INSERT INTO seats SELECT i FROM generate_series(1, 100) i")
 	src.caughtUp()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		pgtest.Exec(t, url, "SELECT pg_log_standby_snapshot()")
 		pgtest.Exec(t, follower.URL("postgres"), "SELECT pg_sync_replication_slots()")
 		slots, err := cdc.Slots(t.Context(), follower.URL("postgres"))
@@ -231,7 +231,7 @@ func TestStandbyIsReadLikeAPrimary(t *testing.T) {
 	}
 	src := run(t, here, &opts, subscribe)
 	<-src.Ready()
-	pgtest.Eventually(t, 20*time.Second, func() error { // an idle primary logs nothing that a slot could begin at
+	pgtest.Eventually(t, time.Minute, func() error { // an idle primary logs nothing that a slot could begin at
 		if !strings.Contains(log.String(), "pg_log_standby_snapshot") {
 			return fmt.Errorf("no remedy in the log:\n%s", &log)
 		}
@@ -252,7 +252,7 @@ func TestStandbyIsReadLikeAPrimary(t *testing.T) {
 			}
 		})
 	}
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		pgtest.Exec(t, there, "SELECT pg_log_standby_snapshot()")
 		if src.Stats().Transactions < 20 {
 			return fmt.Errorf("Stats() = %+v\n%s", src.Stats(), &log)

@@ -34,7 +34,7 @@ func eager(url string) string {
 // slot in progress, n of them rolled back or not.
 func wasStreamed(t *testing.T, conn *pgx.Conn, slot string, n int) {
 	t.Helper()
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		var got int
 		err := conn.QueryRow(t.Context(), "SELECT stream_txns FROM pg_stat_replication_slots WHERE slot_name = $1", slot).Scan(&got)
 		if err == nil && got < n {
@@ -61,7 +61,7 @@ func TestAStreamedTransactionArrivesOnceAfterItsCommit(t *testing.T) {
 		t.Errorf("%d events while the large transaction is in progress, want that of the small one", got)
 	}
 	// Gone with the connection, the transaction is streamed again.
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		exec(t, other, "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots WHERE slot_name = '"+src.Slot()+"'")
 		return nil
 	})
@@ -222,7 +222,7 @@ func TestPreparedTransactionsArriveWhenTheyCommit(t *testing.T) {
 	src.caughtUp()
 	exec(t, conn, "COMMIT PREPARED 'small'", "INSERT INTO seats VALUES (-4)")
 	src.caughtUp()
-	pgtest.Eventually(t, 10*time.Second, func() error {
+	pgtest.Eventually(t, time.Minute, func() error {
 		if held := count(t, conn, "SELECT count(*) FROM pg_replication_slots WHERE confirmed_flush_lsn < pg_current_wal_lsn()"); held > 0 {
 			return errors.New("the slot does not advance after all prepared transactions have ended")
 		}

@@ -161,7 +161,7 @@ func TestNoWakeUpIsLost(t *testing.T) {
 
 // The writer appends at about the moment when the reader decides to sleep.
 func TestNoWakeUpIsLostBetweenTwoLooks(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	f := listeners.NewFeed(nil)
 	var handled atomic.Uint64
@@ -190,7 +190,7 @@ func TestNoWakeUpIsLostBetweenTwoLooks(t *testing.T) {
 // The reader frees the room at about the moment when the writer decides to
 // wait for it.
 func TestNoWriterIsForgotten(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	f := listeners.NewFeed(&listeners.FeedOptions{MaxBytes: 1})
 	var delay atomic.Int64
@@ -211,7 +211,7 @@ func TestNoWriterIsForgotten(t *testing.T) {
 // collected waits until nothing refers to what p points to.
 func collected[T any](t *testing.T, p weak.Pointer[T]) bool {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for ; p.Value() != nil; runtime.Gosched() {
 		if ctx.Err() != nil {

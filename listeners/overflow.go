@@ -169,6 +169,15 @@ func (s *Subscription) lagged() *LaggedError {
 // rejoin tells the present state again, since the backlog was dropped.
 func (s *Subscription) rejoin() error {
 	f, p := s.feed, s.place
+	s.mu.Lock()
+	s.joining = true
+	s.mu.Unlock()
+	switch err := s.revoke(); {
+	case errors.Is(err, errFeedEnded):
+		return nil // next finds that, too
+	case err != nil:
+		return err
+	}
 	f.mu.Lock()
 	lagged := s.lagged()
 	// What the feed took before this is in the state that join will read.
@@ -176,16 +185,13 @@ func (s *Subscription) rejoin() error {
 	s.at.Store(f.tail)
 	s.within = f.tail.within
 	f.mu.Unlock()
-	s.mu.Lock()
-	s.joining = true
-	s.mu.Unlock()
 	s.open, s.others = false, false
 
 	told := s.told
 	if err := s.join(p.again); err != nil {
 		return err
 	}
-	if s.told == told {
+	if s.told == told && !s.feed.closed() {
 		return fmt.Errorf("its source did not tell its state again: %w", lagged)
 	}
 	return nil

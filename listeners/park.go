@@ -272,6 +272,27 @@ func (l *lot) behind(t *task) (bool, error) {
 	return true, l.add(t, claims, nil)
 }
 
+// part appends to rest the tasks of a group that have to wait behind what is
+// parked, or behind another of rest, and to front the others.
+func (l *lot) part(tasks, front, rest []task) (_, _ []task) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.list) == 0 || l.policy.ParkUnordered {
+		return append(front, tasks...), rest
+	}
+	waiting := newQueue()
+	for _, t := range tasks {
+		e := &entry{claims: claimsOf(t.batch), chain: t.chain}
+		if t.batch.Kind != Changes || !l.claims.touches(e.claims) && !l.has(e.chain) && !waiting.has(e) {
+			front = append(front, t)
+			continue
+		}
+		waiting.add(e)
+		rest = append(rest, t)
+	}
+	return front, rest
+}
+
 // park parks a task that failed.
 func (l *lot) park(t *task, cause error) error {
 	l.mu.Lock()

@@ -82,6 +82,7 @@ type lane struct {
 	carry task      // that did not fit into the last group
 	tasks []task
 	front []task
+	rest  []task
 }
 
 // A task is a batch on its way to the listener.
@@ -194,34 +195,31 @@ func (l *lane) handle(tasks []task) error {
 	return nil
 }
 
-// together hands over a group. It returns what is to be handed over singly.
+// together hands over those of a group that wait behind nothing. It returns what
+// is to be handed over singly: these, if that failed, and then the others, which
+// are not parked before, since some of these may come before them.
 func (l *lane) together(tasks []task) ([]task, error) {
-	l.front = l.front[:0]
-	for i := range tasks {
-		behind, err := l.behind(&tasks[i])
+	l.front, l.rest = l.front[:0], l.rest[:0]
+	if l.relay.lot == nil {
+		l.front = append(l.front, tasks...)
+	} else {
+		l.front, l.rest = l.relay.lot.part(tasks, l.front, l.rest)
+	}
+	if len(l.front) > 1 {
+		failed, ended := l.persist(l.front)
 		switch {
-		case err != nil:
-			return nil, err
-		case behind:
-			l.relay.finish(tasks[i : i+1])
-		default:
-			l.front = append(l.front, tasks[i])
+		case ended != nil:
+			return nil, ended
+		case failed == nil:
+			l.relay.finish(l.front)
+			clear(l.front)
+			l.front = l.front[:0]
+		case l.relay.retry == nil:
+			return nil, l.relay.s.blame(l.front[0].batch.Position, failed)
 		}
 	}
-	if len(l.front) <= 1 {
-		return l.front, nil
-	}
-	failed, ended := l.persist(l.front)
-	switch {
-	case ended != nil:
-		return nil, ended
-	case failed == nil:
-		l.relay.finish(l.front)
-		clear(l.front)
-		return nil, nil
-	case l.relay.retry == nil:
-		return nil, l.relay.s.blame(l.front[0].batch.Position, failed)
-	}
+	l.front = append(l.front, l.rest...)
+	clear(l.rest)
 	return l.front, nil
 }
 

@@ -25,7 +25,7 @@ func newPast(opts *SubscribeOptions) *past {
 	if opts.Positions != nil {
 		p.saving = &saving{
 			store: opts.Positions, interval: cmp.Or(max(0, opts.SaveInterval), DefaultSaveInterval),
-			quit: make(chan struct{}), stopped: make(chan struct{}),
+			urgent: make(chan struct{}, 1), quit: make(chan struct{}), stopped: make(chan struct{}),
 		}
 	}
 	return p
@@ -41,6 +41,12 @@ func (s *Subscription) takeUp(join Join) (Join, error) {
 		stored, err := s.openName(ctx)
 		if err != nil {
 			return nil, s.unlessClosed(err)
+		}
+		if stored == revoked() {
+			if join == nil {
+				return nil, s.unlessClosed(&HistoryError{Subscription: s.name, Asked: stored})
+			}
+			return join, nil
 		}
 		if !stored.IsZero() {
 			from = stored
@@ -58,7 +64,7 @@ func (s *Subscription) takeUp(join Join) (Join, error) {
 		if s.past.saving != nil {
 			s.past.saving.forget()
 		}
-		return join, s.beginAfresh(ctx, join)
+		return join, nil // its position stays unknown until that is told
 	case isGone:
 		named := *gone
 		named.Subscription, named.Asked = s.name, from

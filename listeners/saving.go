@@ -23,28 +23,37 @@ type saving struct {
 	store    PositionStore
 	interval time.Duration
 	keeper   PositionKeeper // nil before the name is opened
+	urgent   chan struct{}  // of capacity 1: somebody waits in revoke
 	quit     chan struct{}  // closed when the subscription ends
 	stopped  chan struct{}  // closed when its goroutine has ended
 
 	border Position // of the last whole transaction or snapshot; guarded by Subscription.mu
 
 	// Of its goroutine, and after that of the subscription's.
-	mark  Position // a border that waits for a Durable listener
+	mark  Position // a border that waits for a Durable listener, or for what is parked
 	taken bool     // the name is another's
 
 	mu    sync.Mutex
 	saved Position
-	err   error // of the last attempt
+	kept  Position      // the last one that was saved, also after what is stored was revoked
+	err   error         // of the last attempt
+	asked chan struct{} // to be closed when what is stored is revoked; nil if nobody waits
 }
+
+// revoked is stored where no position is good to go on from any more, but the
+// present state is not told to its end: no position of a source is like it.
+func revoked() Position { return Position{Index: 1} }
 
 // limit returns what of a position is stored.
 func (p *past) limit(handled Position) Position {
 	if p.saving == nil {
 		return handled
 	}
-	saved, _ := p.saving.state()
-	if saved.Compare(handled) < 0 {
-		return saved
+	v := p.saving
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.kept.Compare(handled) < 0 {
+		return v.kept
 	}
 	return handled
 }
@@ -58,9 +67,66 @@ func (v *saving) state() (Position, error) {
 func (v *saving) set(saved Position, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.err = err; err == nil {
-		v.saved = saved
+	switch v.err = err; {
+	case err != nil:
+	case saved == revoked():
+		v.saved = Position{}
+	default:
+		v.saved, v.kept = saved, saved
 	}
+}
+
+// revoke has the position that is stored taken back, before the listener is
+// told the present state again: it forgets what it had, so it cannot go on from
+// there if it ends before it has heard that to its end. The caller has set
+// joining, so that no border comes.
+func (s *Subscription) revoke() error {
+	if s.past == nil || s.past.saving == nil {
+		return nil
+	}
+	v := s.past.saving
+	s.mu.Lock()
+	none := v.border.IsZero()
+	s.mu.Unlock()
+	v.mu.Lock()
+	none = none && v.saved.IsZero()
+	done := make(chan struct{})
+	if !none {
+		v.asked = done
+	}
+	v.mu.Unlock()
+	if none {
+		return nil
+	}
+	v.urgent <- struct{}{} // there is room: nobody else asks
+	select {
+	case <-done:
+		return nil
+	case <-s.ctx.Done():
+		return context.Cause(s.ctx)
+	case <-s.feed.open.Done():
+		return errFeedEnded
+	}
+}
+
+// revoking reports whether somebody waits for that.
+func (v *saving) revoking() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.asked != nil
+}
+
+// wasRevoked is called when that is stored.
+func (s *Subscription) wasRevoked() {
+	v := s.past.saving
+	v.mark = Position{}
+	s.mu.Lock()
+	v.border = Position{}
+	s.mu.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	close(v.asked)
+	v.asked = nil
 }
 
 // forget is called when what is stored is of no use any more. Nothing counts
@@ -68,8 +134,9 @@ func (v *saving) set(saved Position, err error) {
 func (v *saving) forget() { v.set(Position{}, nil) }
 
 // Saved returns the position that is stored under the subscription's name, see
-// [SubscribeOptions].Positions, the zero Position if none is, and why the last
-// attempt to store one failed, nil if it did not. It is tried again.
+// [SubscribeOptions].Positions, the zero Position if none is or it was taken
+// back, and why the last attempt to store one failed, nil if it did not. It is
+// tried again.
 func (s *Subscription) Saved() (Position, error) {
 	if s.past == nil || s.past.saving == nil {
 		return Position{}, nil
@@ -111,9 +178,14 @@ func (s *Subscription) save() {
 	for {
 		moved := s.watch()
 		target, more := s.savable()
+		if v.revoking() {
+			target = revoked()
+		}
 		if target.IsZero() && !more {
 			select {
 			case <-moved:
+				continue
+			case <-v.urgent:
 				continue
 			case <-v.quit:
 				return
@@ -124,11 +196,15 @@ func (s *Subscription) save() {
 				v.taken = true
 				s.cancel(err)
 				return
+			} else if err == nil && target == revoked() {
+				s.wasRevoked()
+				continue
 			}
 		}
 		timer.Reset(v.interval)
 		select {
 		case <-timer.C:
+		case <-v.urgent:
 		case <-v.quit:
 			return
 		}
@@ -136,7 +212,7 @@ func (s *Subscription) save() {
 }
 
 // savable returns the position to store, the zero Position if there is none,
-// and whether there will be one without anything more to be handled.
+// and whether there may be one without anybody to say so.
 func (s *Subscription) savable() (target Position, more bool) {
 	v := s.past.saving
 	s.mu.Lock()
@@ -144,6 +220,7 @@ func (s *Subscription) savable() (target Position, more bool) {
 	s.mu.Unlock()
 	handled := s.Handled()
 	saved, _ := v.state()
+	silent := s.durable != nil // who deals with a parked batch says so
 	switch {
 	case border.IsZero() || border == saved:
 		return Position{}, false
@@ -151,15 +228,15 @@ func (s *Subscription) savable() (target Position, more bool) {
 		v.mark = Position{}
 		return border, false
 	case handled.Compare(v.mark) < 0:
-		return Position{}, true
+		return Position{}, silent
 	}
-	// A Durable listener may never be up to date. So one border after the
-	// other waits for it, and none is remembered but that.
+	// A Durable listener may never be up to date, nor who has parked batches. So
+	// one border after the other waits for that, and none is remembered but it.
 	target, v.mark = v.mark, border
 	if target == saved {
 		target = Position{}
 	}
-	return target, true
+	return target, silent
 }
 
 func (s *Subscription) saveNow(p Position) error {

@@ -107,8 +107,8 @@ func (s *Subscription) Ephemeral() bool { return s.ephemeral }
 // is [Durable], stored) everything that it wants; with
 // [SubscribeOptions].Positions no further than that is stored there. It begins
 // with the position of the feed's last batch at the time of Subscribe, or with
-// the one to go on from, the zero Position until that is known, and never goes
-// back. It stays before a parked batch, see [RetryPolicy].ParkReleases. After
+// the one to go on from, the zero Position until that is known or, if its history
+// is gone, the present state was told, and never goes back. It stays before a parked batch, see [RetryPolicy].ParkReleases. After
 // the subscription has ended it stays where it was.
 func (s *Subscription) Stored() Position {
 	handled := s.Handled()

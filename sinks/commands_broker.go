@@ -73,6 +73,12 @@ type ConsumeOptions struct {
 	MaxAttempts int
 	// Concurrency is the most deliveries that will be in work here.
 	Concurrency int
+	// Done reports whether the inbox remembers the command with this id as
+	// carried out; nil without an inbox. A broker that would make a dead letter
+	// of a command itself asks it first, and takes the command off the queue
+	// instead. After an error nobody knows, and it asks again later. It may wait
+	// for an attempt that runs, until ctx ends.
+	Done func(ctx context.Context, id string) (bool, error)
 }
 
 // A CommandConsumer receives from a queue. Receive is called by one goroutine.

@@ -78,6 +78,7 @@ func (s *server) start(ctx context.Context) error {
 		if err == nil {
 			s.consumer, err = s.broker.Consume(ctx, s.queue, ConsumeOptions{
 				Owner: owner, Lease: s.policy.Lease, MaxAttempts: s.policy.MaxAttempts, Concurrency: s.policy.Concurrency,
+				Done: s.done(),
 			})
 		}
 		switch {

@@ -43,12 +43,13 @@ func (c *handingConsumer) Close() { c.closed.Store(true) }
 // A parcel is a delivery that counts what becomes of it.
 type parcel struct {
 	attempt                         int
+	expires                         time.Time
 	extend                          func(context.Context) error
 	acked, retried, buried, extends atomic.Int64
 }
 
 func (p *parcel) Envelope() (*sinks.CommandEnvelope, error) {
-	return &sinks.CommandEnvelope{Command: sinks.Command{Queue: "q", Name: "do", ID: "1"}}, nil
+	return &sinks.CommandEnvelope{Command: sinks.Command{Queue: "q", Name: "do", ID: "1", Expires: p.expires}}, nil
 }
 
 func (p *parcel) Attempt() int { return max(p.attempt, 1) }

@@ -3,7 +3,6 @@ package sinks
 import (
 	"context"
 	"errors"
-	"fmt"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -15,19 +14,10 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 	defer s.counters.running.Add(-1)
 	env, err := d.Envelope()
 	attempt := d.Attempt()
-	switch {
-	case err != nil:
+	if err != nil {
 		s.bury(ctx, d, env, DeadUndecodable, attempt-1, err)
 		return
-	case attempt > s.policy.MaxAttempts:
-		s.bury(ctx, d, env, DeadUnfinished, s.policy.MaxAttempts,
-			fmt.Errorf("the worker of attempt %d never reported its end: it died, lost the broker, or had to stop", attempt-1))
-		return
-	case !env.Expires.IsZero() && time.Now().After(env.Expires):
-		s.bury(ctx, d, env, DeadExpired, attempt-1, fmt.Errorf("it expired at %s", env.Expires.UTC().Format(time.RFC3339Nano)))
-		return
 	}
-
 	alive, lost := context.WithCancelCause(ctx)
 	still := sync.OnceFunc(s.beat(ctx, d, lost))
 	defer func() {
@@ -35,10 +25,13 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 		lost(nil)
 	}()
 
-	reply, repeated, err := s.execute(alive, env, attempt)
+	reply, repeated, failed, err := s.execute(alive, env, attempt)
+	late, isLate := errors.AsType[*lateError](err)
 	switch {
 	case err == nil:
 		s.finish(ctx, d, env, reply, repeated)
+	case isLate:
+		s.bury(ctx, d, env, late.reason, late.attempts, late.error)
 	case errors.Is(context.Cause(alive), ErrLeaseLost):
 		s.counters.leasesLost.Add(1)
 		s.log.WarnContext(ctx, "a command's lease was lost", s.fields(env, attempt, err)...)
@@ -50,29 +43,52 @@ func (s *server) work(ctx context.Context, d CommandDelivery) {
 		s.bury(ctx, d, env, DeadUnclear, attempt, err)
 	case isPermanent(err):
 		s.bury(ctx, d, env, DeadPermanent, attempt, err)
-	case attempt >= s.policy.MaxAttempts:
+	case attempt < s.policy.MaxAttempts:
+		s.again(ctx, d, env, attempt, err, still)
+	case failed || s.policy.Inbox == nil:
 		s.bury(ctx, d, env, DeadAttempts, attempt, err)
 	default:
-		after := s.policy.delay(attempt)
-		s.counters.retried.Add(1)
-		s.log.WarnContext(ctx, "an attempt at a command failed", append(s.fields(env, attempt, err), "retry_after", after)...)
-		still()
-		_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, after) })
+		// The inbox failed, and may remember the command all the same.
+		reply, done, asking := s.remembered(alive, env.ID)
+		switch {
+		case done:
+			s.finish(ctx, d, env, reply, true)
+		case asking == nil:
+			s.bury(ctx, d, env, DeadAttempts, attempt, err)
+		case errors.Is(asking, ErrUnclear):
+			s.bury(ctx, d, env, DeadUnclear, attempt, asking)
+		default:
+			s.again(ctx, d, env, attempt, err, still)
+		}
 	}
 }
 
-// execute calls the handler, through the inbox if there is one.
-func (s *server) execute(ctx context.Context, env *CommandEnvelope, attempt int) ([]byte, bool, error) {
+func (s *server) again(ctx context.Context, d CommandDelivery, env *CommandEnvelope, attempt int, err error, still func()) {
+	after := s.policy.delay(attempt)
+	s.counters.retried.Add(1)
+	s.log.WarnContext(ctx, "an attempt at a command failed", append(s.fields(env, attempt, err), "retry_after", after)...)
+	still()
+	_ = s.settle(ctx, func(ctx context.Context) error { return d.Retry(ctx, after) })
+}
+
+// execute calls the handler, through the inbox if there is one. Failed says that
+// the error is of the handler, and not of the inbox.
+func (s *server) execute(ctx context.Context, env *CommandEnvelope, attempt int) (reply []byte, repeated, failed bool, err error) {
 	do := func(ctx context.Context) ([]byte, error) {
+		if late := s.late(env, attempt); late != nil {
+			return nil, late
+		}
 		r := &Received{Command: env.Command, Sender: env.Sender, Sent: env.Sent, Attempt: attempt}
 		err := s.contain(ctx, r)
+		failed = err != nil
 		return r.reply, err
 	}
 	if s.policy.Inbox == nil {
-		reply, err := do(ctx)
-		return reply, false, err
+		reply, err = do(ctx)
+	} else {
+		reply, repeated, err = s.policy.Inbox.Once(ctx, s.queue, env.ID, do)
 	}
-	return s.policy.Inbox.Once(ctx, s.queue, env.ID, do)
+	return reply, repeated, failed, err
 }
 
 // contain turns a panic into an error.

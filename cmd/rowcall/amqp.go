@@ -19,7 +19,7 @@ const (
 func isAMQP(target string) bool { return targetKind(target) == kindAMQP && target != kindAMQP }
 
 func (d *destination) openRabbitMQ(ctx context.Context, serverURL, database string, log *slog.Logger, out *announcer) error {
-	c, err := rabbitmq.NewConnector(serverURL, nil)
+	c, err := d.options.login.connector(serverURL)
 	if err != nil {
 		return err
 	}

@@ -17,21 +17,21 @@ import (
 // commandsFlags say where the queues are.
 type commandsFlags struct {
 	natsURL    string
-	natsCreds  string
+	nats       natsLogin
 	amqpURL    string
 	amqpPrefix string
 }
 
 func (f *commandsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server, a `URL` or several separated by commas")
-	cmd.Flags().StringVar(&f.natsCreds, "nats-creds", "", "credentials `file`")
+	f.nats.addLogin(cmd, natsPrefix)
 	f.addAMQP(cmd)
 }
 
 // withCommands connects, and calls do unless something is wrong. Nothing is
 // created.
 func (a *app) withCommands(cmd *cobra.Command, f *commandsFlags, faults []error, do func(*sinks.Commands) error) error {
-	if err := usage(append(faults, a.checkAMQP(cmd, f), checkNATSURL("--nats-url", f.natsURL))...); err != nil {
+	if err := usage(append(faults, a.checkAMQP(cmd, f), checkNATSURL("--nats-url", f.natsURL), f.nats.check(a, cmd))...); err != nil {
 		return err
 	}
 	broker, disconnect, err := f.openBroker(cmd.Context())

@@ -21,7 +21,7 @@ func (f *commandsFlags) addAMQP(cmd *cobra.Command) {
 // checkAMQP finds what is wrong without a connection. It never quotes the URL.
 func (a *app) checkAMQP(cmd *cobra.Command, f *commandsFlags) error {
 	faults := []error{
-		a.exclude(cmd, "amqp-url", "the queues are in RabbitMQ", "nats-url", "nats-creds"),
+		a.exclude(cmd, "amqp-url", "the queues are in RabbitMQ", append(f.nats.flags(), "nats-url")...),
 		a.needs(cmd, "amqp-prefix", "amqp-url"),
 	}
 	if f.amqpURL != "" {
@@ -50,7 +50,7 @@ func (f *commandsFlags) openBroker(ctx context.Context) (sinks.CommandBroker, fu
 		}
 		return b, c.Close, nil
 	}
-	nc, err := jetstream.Connect(f.natsURL, &jetstream.ConnectOptions{Name: "rowcall commands", CredentialsFile: f.natsCreds})
+	nc, err := f.nats.connect(f.natsURL, "rowcall commands")
 	if err != nil {
 		return nil, nil, err
 	}

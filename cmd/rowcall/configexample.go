@@ -34,7 +34,7 @@ to:
 	writeTargetExample(&b, kindNATS, "")
 	b.WriteString("\n  #- target: kafka://localhost:9092\n")
 	writeTargetExample(&b, kindKafka, kindNATS)
-	b.WriteString("\n  #- target: amqp://localhost\n")
+	b.WriteString("\n  #- target: amqps://localhost\n")
 	writeTargetExample(&b, kindAMQP, kindKafka)
 	return b.String()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -24,7 +25,11 @@ var purchases = []struct {
 	{"Leslie", 1, 2}, // in the new carriage
 }
 
-// sell makes the purchases, spread over about d.
+// soldOutFor is how long a passenger waits for the new carriage.
+const soldOutFor = time.Minute
+
+// sell makes the purchases, spread over about d. Each waits until the listener
+// has heard of the one before it, so that the story is the same on any machine.
 func (t *trip) sell(ctx context.Context, d time.Duration) error {
 	conn, err := pgx.Connect(ctx, t.servers.databaseURL())
 	if err != nil {
@@ -39,7 +44,19 @@ func (t *trip) sell(ctx context.Context, d time.Duration) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if err := t.book(ctx, conn, p.passenger, p.train, p.seats); err != nil {
+		since := time.Now()
+		err := t.book(ctx, conn, p.passenger, p.train, p.seats)
+		for errors.Is(err, pgx.ErrNoRows) && time.Since(since) < soldOutFor && ctx.Err() == nil {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+			}
+			err = t.book(ctx, conn, p.passenger, p.train, p.seats)
+		}
+		if err == nil {
+			err = t.heard(ctx)
+		}
+		if err != nil {
 			return err
 		}
 	}
@@ -49,6 +66,14 @@ func (t *trip) sell(ctx context.Context, d time.Duration) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+}
+
+// heard waits until the listener of the region has handled what is committed.
+func (t *trip) heard(ctx context.Context) error {
+	if err := t.source.CaughtUp(ctx); err != nil {
+		return err
+	}
+	return t.repricer.Wait(ctx, t.seats.Position())
 }
 
 // book sells n seats of a train to one passenger, in one transaction.

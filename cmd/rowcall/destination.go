@@ -13,12 +13,10 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rowcall/rowcall/cdc"
-	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/tablename"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
-	"github.com/rowcall/rowcall/sinks/kafka"
 )
 
 // openTimeout bounds the wait for a destination before a run.
@@ -28,11 +26,13 @@ const openTimeout = 30 * time.Second
 type destination struct {
 	name     string // of the subscription
 	options  *targetOptions
-	nc       *nats.Conn // of NATS only, as is the next
+	link     *natsLink // of what can be a journal only, as are the next two
 	stream   string
+	domain   string
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
 	guard    *gapGuard               // of a replay only
+	empty    func() bool             // of what keeps the latest state: nothing is stored there
 	gone     <-chan struct{}         // closed when nobody takes events any more; nil if that cannot happen
 	closers  []func() error          // in the order of opening
 }
@@ -139,7 +139,11 @@ func (d *destination) openStdout(ctx context.Context, a *app) {
 }
 
 func (d *destination) openKafka(ctx context.Context, brokers, database string, log *slog.Logger, out *announcer) error {
-	firehose, err := kafka.New(brokers, database, d.options.kafkaOptions(log))
+	opts, brokers, err := d.options.kafkaOptions(brokers, log)
+	if err != nil {
+		return err
+	}
+	firehose, err := d.options.newKafka(brokers, database, opts)
 	if err != nil {
 		return err
 	}
@@ -147,10 +151,13 @@ func (d *destination) openKafka(ctx context.Context, brokers, database string, l
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener = firehose
+	d.listener, d.empty = firehose, func() bool { return false } // the topics say what they hold only later
 
-	topics := sinks.DatabaseAddress(database) + ".<schema>.<table>"
-	out.say(fmt.Sprintf("events go to Kafka at %s: topics %s", firehose.Where(), topics),
+	what, topics := "events go", firehose.Name()+".<schema>.<table>"
+	if d.options.latest {
+		what = "the latest state goes"
+	}
+	out.say(fmt.Sprintf("%s to Kafka at %s: topics %s", what, firehose.Where(), topics),
 		"publishing", "kafka", firehose.Where(), "topics", topics)
 	return nil
 }
@@ -158,25 +165,14 @@ func (d *destination) openKafka(ctx context.Context, brokers, database string, l
 func (d *destination) openNATS(ctx context.Context, f *natsFlags, database string, log *slog.Logger, out *announcer) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer from NATS within %s", openTimeout))
 	defer cancel()
-	opts := &jetstream.ConnectOptions{}
-	address, where := f.url, ""
-	if f.url != "" {
-		opts.CredentialsFile = f.creds
-	} else {
-		server, err := natsserver.Start(ctx, &natsserver.Options{Port: f.port, Dir: f.dataDir, Logger: log})
-		if err != nil {
-			return err
-		}
-		d.closers = append(d.closers, func() error { server.Stop(); return nil })
-		opts.InProcess = server
-		address, where = server.URL(), ", a server inside that stores in "+f.dataDir
-	}
-	nc, err := jetstream.Connect(address, opts)
+	link, err := f.join(ctx, log)
 	if err != nil {
 		return err
 	}
-	d.closers = append(d.closers, func() error { nc.Close(); return nil })
-	firehose, err := jetstream.New(nc, database, d.options.jetstreamOptions(log))
+	d.closers = append(d.closers, func() error { f.leave(); return nil })
+	opts := d.options.jetstreamOptions(log)
+	opts.Domain = f.login.domain
+	firehose, err := d.options.newNATS(link, database, opts)
 	if err != nil {
 		return err
 	}
@@ -184,18 +180,34 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, database strin
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener, d.nc, d.stream = firehose, nc, firehose.Name()
+	d.listener, d.empty = firehose, func() bool { return firehose.Stored().IsZero() }
+	if d.options.latest {
+		announceBucket(out, link, firehose.Name())
+		return nil
+	}
+	d.link, d.stream, d.domain = link, firehose.Name(), opts.Domain
 
-	shown := withoutUserInfo(address)
+	shown := withoutUserInfo(link.address)
 	subjects := sinks.DatabaseAddress(database) + ".>"
 	option := ""
 	if shown != nats.DefaultURL {
 		option = " --nats-url " + shown
 	}
 	out.say(fmt.Sprintf("events go to %s%s: stream %s, subjects %s\nread them with nats sub '%s'%s   or   rowcall tail%s",
-		shown, where, firehose.Name(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
+		shown, link.where, firehose.Name(), subjects, subjects, strings.Replace(option, "--nats-url", "--server", 1), option),
 		"publishing", "nats", shown, "stream", firehose.Name(), "subjects", subjects)
 	return nil
+}
+
+// announceBucket says where the latest state is. The stream is the bucket's.
+func announceBucket(out *announcer, link *natsLink, stream string) {
+	shown, bucket := withoutUserInfo(link.address), strings.TrimPrefix(stream, jetstream.LatestStream(""))
+	option := ""
+	if shown != nats.DefaultURL {
+		option = " --server " + shown
+	}
+	out.say(fmt.Sprintf("the latest state goes to %s%s: bucket %s\nread it with nats kv watch %s%s", shown, link.where, bucket, bucket, option),
+		"publishing", "nats", shown, "bucket", bucket)
 }
 
 // withoutUserInfo returns a list of URLs without users, passwords and tokens.

@@ -60,15 +60,21 @@ func (f *follower) run(ctx context.Context, untilTip bool) error {
 		switch {
 		case ctx.Err() != nil || err == nil:
 			return nil
-		case isGap && f.options.skipGap && !oldest:
+		case isGap && f.options.skipGap:
 			f.journal.log.WarnContext(ctx, "events are missing there: the journal no longer holds them; it goes on with the oldest", "to", f.name, "error", gap)
-			oldest = true
-			continue
+			if !oldest {
+				oldest = true
+				continue
+			}
+			// The journal loses its oldest events faster than they are taken, as in
+			// a snapshot, where nothing is taken for good before some of it is.
 		case !passes(err):
 			return fmt.Errorf("%s: %w", f.name, explainWhere(err))
 		}
 		pause := retry.NextBackOff()
-		f.journal.log.WarnContext(ctx, "a destination is away; the journal keeps its events", "to", f.name, "again_in", pause.Round(time.Millisecond), "error", err)
+		if !isGap {
+			f.journal.log.WarnContext(ctx, "a destination is away; the journal keeps its events", "to", f.name, "again_in", pause.Round(time.Millisecond), "error", err)
+		}
 		wait := time.NewTimer(pause)
 		select {
 		case <-wait.C:
@@ -105,7 +111,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	if err := f.open(ctx, f.destination); err != nil {
 		return err
 	}
-	source, err := jetstream.NewSource(f.journal.nc, f.journal.stream,
+	source, err := jetstream.NewDomainSource(f.journal.nc, f.journal.domain, f.journal.stream,
 		&sinks.SourceOptions{Start: start, UntilTip: untilTip, Logger: f.journal.log})
 	if err != nil {
 		return err

@@ -20,6 +20,7 @@ import (
 // holds up neither the slot nor the others.
 type journal struct {
 	nc        *nats.Conn
+	domain    string // of JetStream
 	stream    string
 	positions listeners.PositionStore
 	log       *slog.Logger
@@ -31,11 +32,13 @@ const journalUsage = "feed other brokers from the stream in NATS, so that none w
 func (a *app) checkJournal(cmd *cobra.Command, f *runFlags) error {
 	asked := cmd.Flag("journal").Changed
 	others := slices.ContainsFunc(f.to.list, fedByJournal)
-	i := slices.Index(f.to.list, toNATS)
+	i := f.to.journal()
 	whole := i >= 0 && f.to.at(i).where.filter == nil && len(f.to.at(i).tables) == 0
 	switch {
 	case asked && !f.journal:
 		return nil
+	case asked && i < 0 && f.to.hasNATS():
+		return usage(fmt.Errorf("%s: the latest state is no journal; it needs nats with its history among the places that events go to, too", a.spelling("journal")))
 	case asked && i < 0:
 		return usage(fmt.Errorf("%s needs nats among the places that events go to: its stream is the journal", a.spelling("journal")))
 	case asked && others && !whole:
@@ -50,17 +53,17 @@ func fedByJournal(target string) bool { return targetKind(target) != target }
 
 // newJournal returns the journal of what was opened, nil if there is none.
 func (f *runFlags) newJournal(dests []*destination, log *slog.Logger) *journal {
-	i := slices.IndexFunc(dests, func(d *destination) bool { return d.nc != nil })
+	i := slices.IndexFunc(dests, func(d *destination) bool { return d.link != nil })
 	if !f.journaling || i < 0 {
 		return nil
 	}
 	dir := filepath.Join(cmp.Or(f.slot.stateDir, f.nats.dataDir), "journal")
-	return &journal{nc: dests[i].nc, stream: dests[i].stream, positions: listeners.NewFilePositions(dir), log: log}
+	return &journal{nc: dests[i].link.nc, domain: dests[i].domain, stream: dests[i].stream, positions: listeners.NewFilePositions(dir), log: log}
 }
 
 // whole returns an error if the journal has lost its beginning.
 func (j *journal) whole(ctx context.Context, name string) error {
-	js, err := natsjs.New(j.nc)
+	js, err := (&natsLogin{domain: j.domain}).jetStream(j.nc)
 	if err != nil {
 		return err
 	}

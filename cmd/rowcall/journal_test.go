@@ -132,27 +132,14 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 	// Kafka is dead for the whole load, and rowcall dies over that, too.
 	pass := func(c *child) {
 		t.Helper()
-		var mark string
-		pgtest.Eventually(t, time.Minute, func() error {
-			ctx := t.Context()
-			if mark == "" {
-				at, err := query(ctx, databaseURL, "SELECT pg_current_wal_lsn()")
-				mark = strings.TrimSpace(at)
-				return cmp.Or(err, errors.New("not asked yet"))
-			}
-			out, err := query(ctx, databaseURL, fmt.Sprintf("SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE slot_name = 'rowcall_%s' AND confirmed_flush_lsn IS NOT NULL", mark, database))
-			if err == nil && strings.TrimSpace(out) != "t" {
-				err = fmt.Errorf("the slot is not confirmed behind %s; rowcall wrote:\n%s", mark, c.log.String())
-			}
-			return err
-		})
+		c.passes(t, databaseURL)
 	}
 	c := startRun(t, args...)
 	pass(c)
 	c.kill(t)
 	c = startRun(t, args...)
 	pass(c)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if !strings.Contains(c.log.String(), "a destination is away; the journal keeps its events") {
 			return fmt.Errorf("rowcall does not say that Kafka is away; it wrote:\n%s", c.log.String())
 		}
@@ -161,7 +148,7 @@ func TestKafkaThatIsAwayStopsNeitherJetStreamNorTheSlotAndGetsEverythingOnce(t *
 
 	// It comes back while the load goes on, and rowcall dies once more.
 	dead.Store(false)
-	pgtest.Eventually(t, time.Minute, func() error {
+	pgtest.Eventually(t, patience, func() error {
 		if err := arrived(t.Context(), brokers, database); err != nil {
 			return fmt.Errorf("%w; rowcall wrote:\n%s", err, c.log.String())
 		}

@@ -50,7 +50,7 @@ type gapGuard struct {
 
 // OnBatch implements [listeners.Listener].
 func (g *gapGuard) OnBatch(ctx context.Context, b *listeners.Batch) error {
-	keep := b.Kind == listeners.Reset && !g.fresh // the first is the one that a snapshot begins with, at the position of its first row
+	keep := b.Kind == listeners.Reset && !g.fresh // the first is the one that a snapshot begins with, before its first row
 	switch {
 	case keep:
 		g.reset, g.told = b.Position, true
@@ -91,7 +91,8 @@ func (g *gapGuard) release(ctx context.Context) error {
 }
 
 // goesOn reports whether a reader can go on behind a position. It cannot behind
-// a reset alone, whose position may be that of the first row that follows.
+// a reset alone: what goes on there hears rows of a snapshot that never began,
+// and where the stream has no message for the reset, there is nothing at its position.
 func (g *gapGuard) goesOn(at listeners.Position) bool {
 	began := g.began.Load()
 	return at.Commit > 0 && (began == nil || at != *began) // a live marker in an empty stream has no commit

@@ -18,15 +18,17 @@ const (
 // in one that runs inside.
 type natsFlags struct {
 	url     string
-	creds   string
+	login   natsLogin
 	port    int
 	dataDir string
+
+	link *natsLink // while a place uses it
 }
 
 func (f *natsFlags) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
 	flags.StringVar(&f.url, "nats-url", "", "NATS server with JetStream to publish to, a `URL` or several separated by commas")
-	flags.StringVar(&f.creds, "nats-creds", "", "credentials `file` for --nats-url")
+	f.login.add(cmd, natsPrefix)
 	flags.IntVar(&f.port, "nats-port", defaultNATSPort, "port on 127.0.0.1 of the NATS server inside; 0 takes a free one")
 	flags.StringVar(&f.dataDir, "data-dir", defaultDataDir, "`directory` of the NATS server inside")
 }

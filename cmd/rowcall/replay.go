@@ -67,7 +67,7 @@ If what --from-seq, --from-lsn or --from-position names is gone, that is an erro
 	flags := cmd.Flags()
 	flags.Var(f.to, "to", "where the events go: stdout, nats or the URL of a broker; may be given several times")
 	flags.StringVar(&f.toNATS.url, "to-nats-url", "", "NATS server that --to nats writes to, a `URL` or several separated by commas")
-	flags.StringVar(&f.toNATS.creds, "to-nats-creds", "", "credentials `file` for --to-nats-url")
+	f.toNATS.login.add(cmd, "to-nats-")
 	flags.StringVar(&f.toStream, "to-stream", "", "`name` of the stream that --to nats writes to (default: CDC_ and the database's name)")
 	flags.Var(&f.tables, "tables", "only these: table, schema.table or schema.*, separated by commas (default: all)")
 	flags.Var(&f.where, "where", whereUsage)
@@ -118,13 +118,13 @@ func unlessOver(ctx context.Context, follow bool, err error) error {
 func (f *replayFlags) checkTo(a *app, cmd *cobra.Command) error {
 	var faults []error
 	switch {
-	case f.to.has(toNATS) && f.toNATS.url == "":
+	case f.to.hasNATS() && f.toNATS.url == "":
 		faults = append(faults, errors.New("--to nats needs --to-nats-url: another server, or another account, than the one that is read, since one subject belongs to one stream"))
 	case f.toNATS.url != "":
-		faults = append(faults, checkNATSURL("--to-nats-url", f.toNATS.url))
+		faults = append(faults, checkNATSURL("--to-nats-url", f.toNATS.url), f.toNATS.login.check(a, cmd))
 	}
-	if !f.to.has(toNATS) {
-		faults = append(faults, a.excluded(cmd, "--to "+f.to.String(), "to-nats-url", "to-nats-creds", "to-stream"))
+	if !f.to.hasNATS() {
+		faults = append(faults, a.excluded(cmd, "--to "+f.to.String(), append(f.toNATS.login.flags(), "to-nats-url", "to-stream")...))
 	}
 	return usage(faults...)
 }

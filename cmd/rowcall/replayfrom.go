@@ -24,7 +24,7 @@ type replayFrom struct {
 	source       string
 	database     string // of Kafka only
 	natsURL      string
-	natsCreds    string
+	nats         natsLogin
 	stream       string
 	fromStart    bool
 	since        string
@@ -41,7 +41,7 @@ func (f *replayFrom) add(cmd *cobra.Command) {
 	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port")
 	flags.StringVar(&f.database, "database", "", "`name` of the database whose topics are read from Kafka")
 	flags.StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server to read from, a `URL` or several separated by commas")
-	flags.StringVar(&f.natsCreds, "nats-creds", "", "credentials `file` for --nats-url")
+	f.nats.add(cmd, natsPrefix)
 	flags.StringVar(&f.stream, "stream", "", "`name` of the stream (default: the only one whose name begins with CDC_)")
 	flags.BoolVar(&f.fromStart, "from-start", false, "begin with the oldest event that is stored (the default)")
 	flags.StringVar(&f.since, "since", "", "begin with what was stored since this `time`: 90s, 2h, or 2026-01-31T15:04:05Z")
@@ -55,10 +55,10 @@ func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
 	var faults []error
 	switch scheme, _, isURL := strings.Cut(f.source, "://"); {
 	case f.source == toNATS:
-		faults = append(faults, checkNATSURL("--nats-url", f.natsURL), a.excluded(cmd, "--from nats", "database"))
+		faults = append(faults, checkNATSURL("--nats-url", f.natsURL), f.nats.check(a, cmd), a.excluded(cmd, "--from nats", "database"))
 	case scheme == kindKafka && isURL:
 		faults = append(faults, wrongTarget(f.source), required(cmd, "database"),
-			a.excluded(cmd, "--from kafka", "nats-url", "nats-creds", "stream", "from-seq", "from-lsn"))
+			a.excluded(cmd, "--from kafka", append(f.nats.flags(), "nats-url", "stream", "from-seq", "from-lsn")...))
 	case isURL:
 		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", behindUser(scheme)))
 	default:
@@ -146,7 +146,7 @@ func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.So
 }
 
 func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {
-	nc, err := jetstream.Connect(f.natsURL, &jetstream.ConnectOptions{Name: "rowcall replay", CredentialsFile: f.natsCreds})
+	nc, err := f.nats.connect(f.natsURL, "rowcall replay")
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 			nc.Close()
 		}
 	}()
-	js, err := natsjs.New(nc)
+	js, err := f.nats.jetStream(nc)
 	if err != nil {
 		return nil, err
 	}
@@ -164,14 +164,14 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		return nil, err
 	}
 	if start.lsn > 0 {
-		newest, err := newestPosition(ctx, nc, info)
+		newest, err := newestPosition(ctx, nc, f.nats.domain, info)
 		if err != nil {
 			return nil, err
 		}
 		start.After = listeners.Position{Epoch: newest.Epoch, Commit: uint64(start.lsn) - 1, Index: math.MaxUint32}
 	}
 	opts.Start = start.Start
-	source, err := jetstream.NewSource(nc, info.Config.Name, opts)
+	source, err := jetstream.NewDomainSource(nc, f.nats.domain, info.Config.Name, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +200,8 @@ func (f *replayFrom) find(ctx context.Context, js natsjs.JetStream) (*natsjs.Str
 }
 
 // newestPosition returns the position of a stream's last event.
-func newestPosition(ctx context.Context, nc *nats.Conn, info *natsjs.StreamInfo) (listeners.Position, error) {
-	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq}) {
+func newestPosition(ctx context.Context, nc *nats.Conn, domain string, info *natsjs.StreamInfo) (listeners.Position, error) {
+	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq, Domain: domain}) {
 		return m.Position, err
 	}
 	return listeners.Position{}, nil

@@ -118,7 +118,9 @@ func (a *app) run(cmd *cobra.Command, f *runFlags) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeAll(dests)) }()
 	for _, d := range dests {
-		if d.sub, err = source.Subscribe(d.name, d.listener, d.subscribeOptions(&f.where)); err != nil {
+		how := d.subscribeOptions(&f.where)
+		d.joins(how, cmp.Or(f.slot.stateDir, f.nats.dataDir), source.Database())
+		if d.sub, err = source.Subscribe(d.name, d.listener, how); err != nil {
 			return err
 		}
 	}
@@ -147,12 +149,12 @@ func (a *app) checkRun(cmd *cobra.Command, f *runFlags, opts *cdc.Options, other
 		a.exclude(cmd, "nats-url", "with it, no NATS server runs inside", "nats-port", "data-dir"),
 		f.to.check(a.spelling("to")),
 		f.nats.check(),
-		a.needs(cmd, "nats-creds", "nats-url"),
+		a.checkLogin(cmd, &f.nats),
 		checkReport(f.report),
 		a.checkJournal(cmd, f),
 	)
-	if !f.to.has(toNATS) {
-		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", "nats-url", "nats-creds", "nats-port", "data-dir"))
+	if !f.to.hasNATS() {
+		faults = append(faults, a.exclude(cmd, "to", "nothing goes to NATS", append(f.nats.login.flags(), "nats-url", "nats-port", "data-dir")...))
 	}
 	if f.source.url != "" {
 		source, err = cdc.New(f.source.url, opts)
@@ -204,7 +206,7 @@ func (f *runFlags) stream(parent context.Context, source *cdc.Source, dests []*d
 		}
 		out.reading(source, f.source.snapshot.value == string(cdc.SnapshotOnly))
 		if f.untilCaughtUp {
-			cancel(cmp.Or(source.CaughtUp(ctx), errCaughtUp))
+			cancel(cmp.Or(caughtUp(ctx, source, dests), errCaughtUp))
 		}
 	})
 	followed := &followers{all: fed, log: log}

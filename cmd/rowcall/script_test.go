@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a script waits for something to happen.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // TestScripts runs the scripts in testdata. Each has a database of its own,
 // $DATABASE_URL, named $DB, with the slot $SLOT to be. Beyond the commands of
@@ -49,6 +49,10 @@ const patience = 30 * time.Second
 //	kafka                     starts a fake Kafka, $KAFKA_URL
 //	records TOPIC             prints keys and values of what is committed there
 //	purge SEQUENCE            removes what the stream holds before that
+//	securenats [DOMAIN]       starts a NATS server that wants TLS and an NKEY, see there
+//	securekafka               starts a fake Kafka that wants TLS and a user, see there
+//	bucket NAME               prints the keys and values of a bucket there
+//	nobucket NAME             deletes it
 //	rabbitmq                  starts a RabbitMQ, $AMQP_URL; commands are sent and served there
 //	bind QUEUE EXCHANGE KEY   makes a queue there that gets what has this routing key
 //	take QUEUE                prints routing keys and bodies of what is in it
@@ -80,14 +84,19 @@ func TestScripts(t *testing.T) {
 			"records":   scriptRecords,
 			"purge":     scriptPurge,
 			"rabbitmq":  scriptRabbitMQ,
-			"bind":      scriptBind,
-			"take":      scriptTake,
-			"freeport":  scriptFreePort,
-			"usedport":  scriptUsedPort,
-			"waitfile":  scriptWaitFile,
-			"jsonl":     scriptJSONL,
-			"command":   scriptCommand,
-			"serve":     scriptServe,
+			"nobucket":  scriptNoBucket,
+			"bucket":    scriptBucket,
+
+			"securenats":  scriptSecureNATS,
+			"securekafka": scriptSecureKafka,
+			"bind":        scriptBind,
+			"take":        scriptTake,
+			"freeport":    scriptFreePort,
+			"usedport":    scriptUsedPort,
+			"waitfile":    scriptWaitFile,
+			"jsonl":       scriptJSONL,
+			"command":     scriptCommand,
+			"serve":       scriptServe,
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[testKey{}] = env.T()

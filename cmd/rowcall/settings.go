@@ -65,6 +65,17 @@ func settings() []setting {
 
 		{group: "NATS", key: "nats-url", example: "nats://localhost:4222", check: func(text string) error { return checkNATSURL("nats-url", text) }},
 		{key: "nats-creds", example: "rowcall.creds"},
+		{key: "nats-nkey", example: "rowcall.nk"},
+		{key: "nats-user", example: "rowcall"},
+		{key: "nats-password", example: "${NATS_PASSWORD}"},
+		{key: "nats-password-file", example: "/run/secrets/nats"},
+		{key: "nats-token", example: "${NATS_TOKEN}"},
+		{key: "nats-token-file", example: "/run/secrets/nats"},
+		{key: "nats-ca", example: "ca.pem"},
+		{key: "nats-cert", example: "cert.pem"},
+		{key: "nats-key", example: "key.pem"},
+		{key: "nats-server-name", example: "nats.internal"},
+		{key: "nats-domain", example: "hub", check: func(text string) error { return (&natsLogin{domain: text}).wrongDomain() }},
 		{key: "nats-port", example: "4222", check: func(text string) error {
 			var port int
 			if _, err := fmt.Sscan(text, &port); err != nil {

@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
 	"math/rand/v2"
 	"net/url"
 	"os"
@@ -69,11 +72,31 @@ func (c *child) kill(t *testing.T) {
 // finish waits for exit code 0.
 func (c *child) finish(t *testing.T) {
 	t.Helper()
-	timer := time.AfterFunc(2*time.Minute, func() { _ = c.cmd.Process.Kill() })
+	timer := time.AfterFunc(4*time.Minute, func() { _ = c.cmd.Process.Kill() })
 	defer timer.Stop()
 	if err := c.cmd.Wait(); err != nil {
 		t.Fatalf("rowcall run %s = %v; it wrote:\n%s", strings.Join(c.cmd.Args[2:], " "), err, c.log.String())
 	}
+}
+
+// passes waits until the slot is confirmed behind what is in the WAL now.
+func (c *child) passes(t *testing.T, databaseURL string) {
+	t.Helper()
+	var mark string
+	pgtest.Eventually(t, patience, func() error {
+		ctx := t.Context()
+		if mark == "" {
+			at, err := query(ctx, databaseURL, "SELECT pg_current_wal_lsn()")
+			mark = strings.TrimSpace(at)
+			return cmp.Or(err, errors.New("not asked yet"))
+		}
+		out, err := query(ctx, databaseURL, fmt.Sprintf("SELECT confirmed_flush_lsn > '%s' FROM pg_replication_slots WHERE slot_name = 'rowcall_%s' AND confirmed_flush_lsn IS NOT NULL",
+			mark, databaseOf(t, databaseURL)))
+		if err == nil && strings.TrimSpace(out) != "t" {
+			err = fmt.Errorf("the slot is not confirmed behind %s; rowcall wrote:\n%s", mark, c.log.String())
+		}
+		return err
+	})
 }
 
 func databaseOf(t *testing.T, databaseURL string) string {
@@ -147,6 +170,7 @@ func TestPostgresRestartsLoseNothingDoubleNothing(t *testing.T) {
 	server := natstest.Run(t)
 	args := []string{"--database-url", postgres.URL("shop"), "--tables", publishedTables, "--nats-url", server.URL(), "--state-dir", t.TempDir()}
 	c := startRun(t, args...)
+	c.passes(t, postgres.URL("shop"))
 	r := rand.New(rand.NewPCG(h.seed, 99))
 	for _, mode := range []pgserver.Mode{pgserver.Fast, pgserver.Immediate, pgserver.Immediate, pgserver.Fast, pgserver.Immediate} {
 		wait(t, time.Second+time.Duration(r.IntN(2000))*time.Millisecond)
@@ -154,7 +178,7 @@ func TestPostgresRestartsLoseNothingDoubleNothing(t *testing.T) {
 			t.Fatalf("%s restart: %v; rowcall wrote:\n%s", mode, err, c.log.String())
 		}
 	}
-	wait(t, 2*time.Second)
+	c.passes(t, postgres.URL("shop"))
 	h.end()
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
@@ -176,11 +200,11 @@ func TestNATSOutageLosesNothingDoublesNothing(t *testing.T) {
 	opts.Port = server.Port()
 	args := []string{"--database-url", databaseURL, "--tables", publishedTables, "--nats-url", server.URL(), "--state-dir", t.TempDir()}
 	c := startRun(t, args...)
-	wait(t, 4*time.Second)
+	c.passes(t, databaseURL)
 	server.Stop()
 	wait(t, 20*time.Second)
 	server = natstest.RunWith(t, &opts)
-	wait(t, 5*time.Second)
+	c.passes(t, databaseURL)
 	h.end()
 	if err := c.cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)

@@ -11,13 +11,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/rowcall/rowcall/cdc"
-	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
 // tailFlags are the flags of "rowcall tail".
 type tailFlags struct {
 	natsURL   string
-	natsCreds string
+	nats      natsLogin
 	stream    string
 	fromStart bool
 	since     string
@@ -53,7 +52,7 @@ for times: what is stored has them as texts, such as after.sold > "2026-01-31T15
 	}
 	flags := cmd.Flags()
 	flags.StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server, a `URL` or several separated by commas")
-	flags.StringVar(&f.natsCreds, "nats-creds", "", "credentials `file`")
+	f.nats.add(cmd, natsPrefix)
 	flags.StringVar(&f.stream, "stream", "", "`name` of the stream (default: the only one whose name begins with CDC_)")
 	flags.BoolVar(&f.fromStart, "from-start", false, "begin with the oldest event that is stored")
 	flags.StringVar(&f.since, "since", "", "begin with what was stored since this `time`: 90s, 2h, or 2026-01-31T15:04:05Z")
@@ -69,7 +68,7 @@ for times: what is stored has them as texts, such as after.sold > "2026-01-31T15
 func (a *app) tail(cmd *cobra.Command, f *tailFlags, tables []string) error {
 	from := []string{"from-start", "since", "from-seq", "from-lsn"}
 	filters, tablesErr := filterSubjects(tables)
-	faults := []error{tablesErr, checkNATSURL("--nats-url", f.natsURL)}
+	faults := []error{tablesErr, checkNATSURL("--nats-url", f.natsURL), f.nats.check(a, cmd)}
 	for i, one := range from {
 		for _, other := range from[i+1:] {
 			faults = append(faults, a.exclude(cmd, one, "there is one place to begin", other))
@@ -81,7 +80,7 @@ func (a *app) tail(cmd *cobra.Command, f *tailFlags, tables []string) error {
 	}
 
 	ctx := cmd.Context()
-	nc, err := jetstream.Connect(f.natsURL, &jetstream.ConnectOptions{Name: "rowcall tail", CredentialsFile: f.natsCreds})
+	nc, err := f.nats.connect(f.natsURL, "rowcall tail")
 	if err != nil {
 		return err
 	}
@@ -137,7 +136,7 @@ var errCounted = errors.New("counted")
 
 // follow prints events until ctx ends, or the flags say that it is enough.
 func (a *app) follow(ctx context.Context, nc *nats.Conn, f *tailFlags, start tailStart, filters []string) error {
-	js, err := natsjs.New(nc)
+	js, err := f.nats.jetStream(nc)
 	if err != nil {
 		return err
 	}
@@ -159,7 +158,7 @@ func (a *app) follow(ctx context.Context, nc *nats.Conn, f *tailFlags, start tai
 			config.OptStartSeq = start.seq
 		}
 		if start.lsn > 0 {
-			if config.OptStartSeq, err = sequenceOf(ctx, nc, info, start.lsn); err != nil {
+			if config.OptStartSeq, err = sequenceOf(ctx, nc, f.nats.domain, info, start.lsn); err != nil {
 				return err
 			}
 		}

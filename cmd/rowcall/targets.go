@@ -30,7 +30,17 @@ type targets struct {
 
 func newTargets(none string) *targets { return &targets{list: []string{none}, none: none} }
 
-func (t *targets) has(one string) bool { return slices.Contains(t.list, one) }
+// journal returns the place whose stream can be the journal, -1 if there is none.
+func (t *targets) journal() int {
+	for i, one := range t.list {
+		if one == toNATS && !t.at(i).latest {
+			return i
+		}
+	}
+	return -1
+}
+
+func (t *targets) hasNATS() bool { return slices.Contains(t.list, toNATS) }
 
 // String implements pflag.Value. It never shows a password.
 func (t *targets) String() string {
@@ -87,6 +97,7 @@ func (t *targets) check(flag string) error {
 		if err := wrongTarget(one); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", flag, err))
 		}
+		faults = append(faults, t.at(i).wrongTogether()...)
 		name := t.at(i).called()
 		if seen[name] {
 			faults = append(faults, fmt.Errorf("%s names %s twice: one is enough", flag, name))

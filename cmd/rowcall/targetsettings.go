@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -26,6 +28,14 @@ type targetOptions struct {
 	name   string
 	where  whereFlag
 	tables []tablename.Pattern // none for all
+
+	// keyAt says where the value of each key is.
+	keyAt map[string]place
+	login targetLogin
+	// latest has a place keep the latest state of each key instead of the history,
+	// with NATS in this bucket.
+	latest bool
+	bucket string
 
 	// skipGap has a place go on with what the journal holds when it has lost
 	// what the place needs.
@@ -67,7 +77,7 @@ const (
 )
 
 func targetSettings() []targetSetting {
-	return []targetSetting{
+	all := []targetSetting{
 		{
 			key: "name", example: "orders", help: "what logs call it; two places of a kind need names (default: the kind)",
 			set: func(o *targetOptions, text string) error {
@@ -110,7 +120,8 @@ func targetSettings() []targetSetting {
 			key: "replicas", of: []string{kindNATS, kindKafka}, kind: valueNumber, example: "3",
 			help: "how many servers store what is created (default: 1 for NATS, the brokers' for Kafka)",
 			set: func(o *targetOptions, text string) error {
-				n, err := between(text, 1, 1000)
+				most := map[bool]int{true: 5, false: 1000}[targetKind(o.target) == kindNATS]
+				n, err := between(text, 1, most)
 				o.jetstream.Replicas, o.kafka.Replicas = n, n
 				return err
 			},
@@ -131,6 +142,40 @@ func targetSettings() []targetSetting {
 				err := size.Set(text)
 				o.jetstream.MaxBytes = int64(size)
 				return err
+			},
+		},
+		{
+			key: "max-messages", of: []string{kindNATS}, kind: valueNumber, example: "1000000000", help: "how many messages a stream that is created keeps (default: any)",
+			set: func(o *targetOptions, text string) error {
+				n, err := between(text, 1, math.MaxInt)
+				o.jetstream.MaxMsgs = int64(n)
+				return err
+			},
+		},
+		{
+			key: "cluster", of: []string{kindNATS}, example: "east", help: "the cluster where what is created is placed (default: the server chooses)",
+			set: func(o *targetOptions, text string) error { o.jetstream.Cluster = text; return nil },
+		},
+		{
+			key: "tags", of: []string{kindNATS}, kind: valueList, example: "[ssd]", help: "tags of the servers where what is created is placed (default: any server)",
+			set: func(o *targetOptions, text string) error {
+				o.jetstream.Tags = append(o.jetstream.Tags, text)
+				return nil
+			},
+		},
+		{
+			key: "latest", of: []string{kindNATS, kindKafka}, kind: valueBool, example: "false",
+			help: "keep the latest state of each key instead of the history, in a KV bucket or in compacted topics (default false)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.latest, err = trueOrFalse(text)
+				return err
+			},
+		},
+		{
+			key: "bucket", of: []string{kindNATS}, example: "LATEST_SHOP", help: "the bucket for that (default: LATEST_ and the database's name)",
+			set: func(o *targetOptions, text string) error {
+				o.bucket = text
+				return checkTargetName(text)
 			},
 		},
 		{
@@ -159,9 +204,13 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
-			key: "compression", of: []string{kindKafka}, kind: valueChoice, example: "zstd", help: "none, gzip, snappy, lz4 or zstd (default snappy)",
+			key: "compression", of: []string{kindNATS, kindKafka}, kind: valueChoice, example: "none",
+			help: "of a stream or bucket that is created none or s2 (default none), of records in Kafka none, gzip, snappy, lz4 or zstd (default snappy)",
 			set: func(o *targetOptions, text string) error {
-				o.kafka.Compression = text
+				o.kafka.Compression, o.jetstream.Compression = text, text == "s2"
+				if targetKind(o.target) == kindNATS {
+					return newChoice("", "none", "s2").Set(text)
+				}
 				return newChoice("", "none", "gzip", "snappy", "lz4", "zstd").Set(text)
 			},
 		},
@@ -194,6 +243,34 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
+			key: "max-pending-bytes", of: []string{kindNATS, kindKafka, kindAMQP}, kind: valueSize, example: "8MiB",
+			help: "how much may be on its way there, and not stored for certain, before reading waits (default 8MiB, 4MiB for Kafka)",
+			set: func(o *targetOptions, text string) error {
+				var size byteSize
+				if err := size.Set(text); err != nil || size == 0 {
+					return cmp.Or(err, errors.New("want a size above zero such as 8MiB"))
+				}
+				o.jetstream.MaxPendingBytes, o.kafka.MaxPendingBytes, o.rabbitmq.MaxPendingBytes = int(size), int(size), int(size)
+				return nil
+			},
+		},
+		{
+			key: "ack-timeout", of: []string{kindNATS, kindAMQP}, kind: valueDuration, example: "10s",
+			help: "how long the server may acknowledge nothing before it is asked what it has, or sent the rest again (default 10s, 5s for RabbitMQ)",
+			set: func(o *targetOptions, text string) error {
+				d, err := positive(text)
+				o.jetstream.AckTimeout, o.rabbitmq.ConfirmTimeout = d, d
+				return err
+			},
+		},
+		{
+			key: "open-timeout", of: []string{kindKafka}, kind: valueDuration, example: "30s", help: "how long brokers may be away at the start (default 30s)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.kafka.OpenTimeout, err = positive(text)
+				return err
+			},
+		},
+		{
 			key: "exchange", of: []string{kindAMQP}, example: "rowcall", help: "the topic exchange, which is created if need be (default rowcall)",
 			set: func(o *targetOptions, text string) error { o.rabbitmq.Exchange = text; return nil },
 		},
@@ -206,6 +283,7 @@ func targetSettings() []targetSetting {
 			},
 		},
 	}
+	return append(all, loginSettings()...)
 }
 
 func (o *targetOptions) jetstreamOptions(log *slog.Logger) *jetstream.Options {
@@ -214,10 +292,16 @@ func (o *targetOptions) jetstreamOptions(log *slog.Logger) *jetstream.Options {
 	return &opts
 }
 
-func (o *targetOptions) kafkaOptions(log *slog.Logger) *kafka.Options {
+// kafkaOptions returns the options, and the URL with what else is to be in it.
+func (o *targetOptions) kafkaOptions(brokers string, log *slog.Logger) (*kafka.Options, string, error) {
 	opts := o.kafka
 	opts.Logger = log
-	return &opts
+	brokers, err := o.login.url(brokers)
+	if err != nil {
+		return nil, "", err
+	}
+	opts.Client, err = o.login.client()
+	return &opts, brokers, err
 }
 
 // fits reports whether a kind of place has the setting.

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -25,7 +27,7 @@ func (a *app) readTargets(n *node) ([]*targetOptions, []error) {
 		if len(itsFaults) > 0 {
 			continue
 		}
-		if kind := targetKind(o.target); o.name != "" && kind == o.target {
+		if kind := targetKind(o.target); o.name != "" && kind == o.target && !o.latest {
 			faults = append(faults, o.at.errorf("there is one %s at most, and it needs no name", kind))
 			continue
 		}
@@ -33,8 +35,8 @@ func (a *app) readTargets(n *node) ([]*targetOptions, []error) {
 			faults = append(faults, o.at.errorf("this is the second %s, after the one in line %d: give each a name of its own", o.called(), all[i].at.line))
 			continue
 		}
-		if i := slices.IndexFunc(all, o.fences); i >= 0 {
-			faults = append(faults, o.writerAt.errorf("this place is on the same Kafka as the one in line %d, with the same transactional id: each would put the other out; make one place of them, with the tables of both", all[i].at.line))
+		if reason, other := o.clash(all); other != nil {
+			faults = append(faults, o.writerAt.errorf("%s; make one place of them, with the tables of both", fmt.Sprintf(reason, other.at.line)))
 			continue
 		}
 		all = append(all, o)
@@ -43,7 +45,7 @@ func (a *app) readTargets(n *node) ([]*targetOptions, []error) {
 }
 
 func (a *app) readTarget(n *node) (*targetOptions, []error) {
-	o := &targetOptions{at: n.at, writerAt: n.at}
+	o := &targetOptions{at: n.at, writerAt: n.at, keyAt: make(map[string]place)}
 	target := func(value *node) []error {
 		o.at, o.writerAt = value.at, value.at
 		text, err := a.readScalar(value, valueText, wrongTarget)
@@ -77,6 +79,7 @@ func (a *app) readTarget(n *node) (*targetOptions, []error) {
 		default:
 			_, err := a.readValue(m.value, all[i].kind, func(text string) error { return all[i].set(o, text) })
 			faults = append(faults, err)
+			o.keyAt[m.key] = m.value.at
 			if m.key == keyWriter {
 				o.writerAt = m.value.at
 			}
@@ -90,24 +93,59 @@ func (a *app) readTarget(n *node) (*targetOptions, []error) {
 	return o, faults
 }
 
-// wrong returns what is wrong with the options as a whole. It never shows a
-// password.
+// wrong returns what is wrong with the options as a whole, without a look at
+// files. It never shows a password.
 func (o *targetOptions) wrong() error {
-	if targetKind(o.target) != kindKafka {
-		return nil
+	if err := o.wrongLatest(); err != nil {
+		return err
 	}
-	_, err := kafka.New(o.target, "x", &o.kafka)
+	login := o.login.withoutFiles()
+	target, err := login.url(o.target)
+	if err != nil {
+		return err
+	}
+	switch targetKind(o.target) {
+	case kindKafka:
+		_, err = o.newKafka(target, "x", &o.kafka)
+	case kindAMQP:
+		if login.encrypt && !strings.HasPrefix(target, kindAMQPS+"://") {
+			return errors.New("ca, cert, key and server-name are for amqps://")
+		}
+		_, err = login.connector(o.target)
+	}
 	return err
 }
 
-// fences reports whether two places are of Kafka, have a broker in common, and
-// write under the same transactional id.
-func (o *targetOptions) fences(other *targetOptions) bool {
-	if o.kafka.NoTransactions || other.kafka.NoTransactions || o.kafka.TransactionalID != other.kafka.TransactionalID {
-		return false
+// clash returns another place that this one cannot be beside, and why, with a verb
+// for its line.
+func (o *targetOptions) clash(others []*targetOptions) (reason string, other *targetOptions) {
+	for _, other := range others {
+		if o.latest && other.latest && targetKind(o.target) == kindNATS && o.target == other.target && o.bucket == other.bucket {
+			return "this place keeps its state in the same bucket as the one in line %d", other
+		}
+		brokers := other.brokers()
+		if !slices.ContainsFunc(o.brokers(), func(one string) bool { return slices.Contains(brokers, one) }) {
+			continue
+		}
+		if o.writer() == other.writer() && o.writer() != "" {
+			return "this place is on the same Kafka as the one in line %d, with the same transactional-id: each would put the other out", other
+		}
+		if o.latest == other.latest {
+			return "this place is on the same Kafka as the one in line %d, and both would write each event to the same topics of the database: twice, and past each other's end", other
+		}
 	}
-	brokers := other.brokers()
-	return slices.ContainsFunc(o.brokers(), func(one string) bool { return slices.Contains(brokers, one) })
+	return "", nil
+}
+
+// writer returns what tells transactional ids apart, "" if there is none.
+func (o *targetOptions) writer() string {
+	switch {
+	case o.kafka.NoTransactions:
+		return ""
+	case o.kafka.TransactionalID != "":
+		return o.kafka.TransactionalID
+	}
+	return fmt.Sprintf("default, latest %t", o.latest)
 }
 
 // brokers returns those of a place of Kafka, host:port, and nil for others.
@@ -137,6 +175,9 @@ func targetKeys(kind string) []string {
 func (o *targetOptions) called() string {
 	if o.name != "" {
 		return o.name
+	}
+	if o.latest {
+		return targetKind(o.target) + "-latest"
 	}
 	return targetKind(o.target)
 }

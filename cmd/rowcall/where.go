@@ -33,7 +33,7 @@ func (w *whereFlag) Set(text string) error {
 		return err
 	}
 	if filter.Uses("tag") {
-		return errors.New("it asks for the tag, which only regions within a process have: rows of a database have none")
+		return errors.New("it asks for the tag, which the writer of a region gives to listeners in the same process: rows of a database have none, and stored events do not carry it")
 	}
 	w.filter = filter
 	return nil

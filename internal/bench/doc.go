@@ -5,7 +5,8 @@
 //	go run ./internal/bench -only drain,snapshot -rows 1000000
 //
 // drain reads a backlog beside pg_recvlogical, each program through a slot of
-// its own; snapshot reads the same table beside COPY; large reads one
+// its own, and with -kafka, or ROWCALL_KAFKA_LIBS, also to a Kafka broker of
+// each program's own, in a process beside; snapshot reads the same table beside COPY; large reads one
 // transaction of millions of rows, for its memory; latency measures from a
 // commit to a listener, beside a loop that only receives. Only ratios within one
 // run mean anything.

@@ -22,6 +22,9 @@ func (b *bench) drain(ctx context.Context) error {
 		b.recvlogical("recv3"), b.rowcall("nats", true), b.recvlogical("recv4"), b.rowcall("nats", false),
 		b.recvlogical("recv5"),
 	}
+	if b.kafka != "" {
+		programs = append(programs, b.toKafka(true), b.recvlogical("recv6"), b.toKafka(false), b.recvlogical("recv7"))
+	}
 	if err := b.load(ctx, programs); err != nil {
 		return err
 	}
@@ -75,5 +78,10 @@ func (b *bench) print(results []result) {
 	for _, r := range results {
 		fmt.Fprintf(b.out, "| %s | %.0fk | %.2f | %.1f µs | %.0f MiB |\n", r.name, r.rate(b.rows)/1000, r.rate(b.rows)/base,
 			float64(r.cpu)/float64(time.Microsecond)/float64(b.rows), float64(r.rss)/(1<<20))
+	}
+	for _, r := range results {
+		if r.broker > 0 {
+			fmt.Fprintf(b.out, "\n%s: the broker took %.1f µs of CPU per row besides.\n", r.name, float64(r.broker)/float64(time.Microsecond)/float64(b.rows))
+		}
 	}
 }

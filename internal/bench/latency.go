@@ -37,6 +37,7 @@ func (b *bench) latency(ctx context.Context) error {
 		{"cdc listener", b.listen},
 		{"bare receive loop", b.receive},
 		{"cdc listener", b.listen},
+		{"NATS subscriber of rowcall run", b.subscribe},
 	}
 	fmt.Fprintf(b.out, "\nCommit to listener at %d transactions a second\n\n| reader | transactions | p50 | p99 |\n|---|---|---|---|\n", latencyRate)
 	for _, r := range readers {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/rowcall/rowcall/internal/kafkaserver"
 	"github.com/rowcall/rowcall/internal/pgserver"
 )
 
@@ -23,6 +24,7 @@ func main() {
 	flag.IntVar(&b.perTx, "per-transaction", 1000, "rows of each transaction")
 	flag.IntVar(&b.large, "large", 2_000_000, "rows of one large transaction")
 	flag.StringVar(&b.only, "only", "", "parts to run, of drain, snapshot, large and latency; snapshot needs drain (default: all)")
+	flag.StringVar(&b.kafka, "kafka", os.Getenv(kafkaserver.LibsVariable), "directory with the jars of a Kafka broker, to drain to Kafka, too (default $"+kafkaserver.LibsVariable+")")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := b.run(ctx)
@@ -36,7 +38,7 @@ func main() {
 // A bench is one run.
 type bench struct {
 	rows, perTx, large int
-	only               string
+	only, kafka        string
 	out                io.Writer
 
 	dir    string

@@ -26,6 +26,7 @@ type result struct {
 	elapsed   time.Duration
 	cpu       time.Duration // of the process, user and system
 	rss       int64         // bytes, at its highest
+	broker    time.Duration // CPU of a broker in a process of its own meanwhile
 }
 
 func (r result) rate(rows int) float64 { return float64(rows) / r.elapsed.Seconds() }

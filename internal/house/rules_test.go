@@ -62,13 +62,13 @@ var brokers = map[string]string{
 	"github.com/rabbitmq":   "sinks/rabbitmq",
 }
 
-var brokerGuests = []string{"cmd", "examples", "internal/natsserver", "internal/kafkatest"}
+var brokerGuests = []string{"cmd", "examples", "internal/natsserver", "internal/kafkatest", "internal/bench"}
 
 var rules = []rule{
 	{"a package lives in one of " + strings.Join(rooms, ", "), checkRoom},
 	{"arrows point down only", checkLayer},
 	{"Postgres below grid is for grid/pgwrite", checkPostgres},
-	{"broker clients appear in sinks/<broker>, cmd, examples, internal/natsserver and internal/kafkatest only", checkBrokers},
+	{"broker clients appear in sinks/<broker>, cmd, examples, and internal/natsserver, kafkatest and bench only", checkBrokers},
 	{"package testing stays out of what users compile", checkTesting},
 	{"every package has a doc.go with its comment", checkDoc},
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // patience bounds what a store is waited for.
-const patience = 20 * time.Second
+const patience = 2 * time.Minute
 
 // Positions tests a [listeners.PositionStore] against what its interface says.
 // Each call of open returns a new store on one and the same place, as another

@@ -31,6 +31,7 @@ type commandConsumer struct {
 	pull      *pull
 	over      error // why the last request is over, if that was no good end
 	connected chan nats.Status
+	settled   settled
 
 	stop context.CancelFunc // ends the safety net
 	wg   sync.WaitGroup
@@ -200,7 +201,7 @@ func (c *commandConsumer) add(found []sinks.CommandDelivery, m *nats.Msg) []sink
 	if err != nil {
 		return found // no message of a stream
 	}
-	d := &commandDelivery{broker: c.broker, queue: c.queue, msg: m, meta: meta, attempt: int(meta.NumDelivered)}
+	d := &commandDelivery{broker: c.broker, queue: c.queue, msg: m, meta: meta, attempt: int(meta.NumDelivered), settled: &c.settled}
 	if notBefore := m.Header.Get(headerNotBefore); notBefore != "" && m.Header.Get(natsjs.SchedulerHeader) == "" {
 		at, err := time.Parse(time.RFC3339Nano, notBefore)
 		switch wait := time.Until(at); {

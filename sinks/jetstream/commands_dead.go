@@ -33,15 +33,9 @@ type buried struct {
 func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error {
 	m := nats.NewMsg(DeadSubject(queue))
 	m.Data = d.body
-	maps.Copy(m.Header, d.header)
-	for name := range m.Header {
-		if strings.HasPrefix(name, "Nats-") { // of the message that it was
-			delete(m.Header, name)
-		}
-	}
+	copyHeader(m.Header, d.header)
 	putDead(m.Header, &d.letter, d.origin, d.subject, d.id)
-	id := d.origin + " " + d.stored.UTC().Format(time.RFC3339Nano)
-	m.Header[natsjs.MsgIDHeader] = []string{sinks.EscapeHeader(id)}
+	m.Header[natsjs.MsgIDHeader] = []string{stored(d.origin, d.stored)}
 	m.Header[natsjs.ExpectedStreamHeader] = []string{DeadStream(queue)}
 	b.cut(m, d.header)
 	ctx, cancel := b.bounded(ctx)
@@ -51,6 +45,17 @@ func (b *CommandBroker) bury(ctx context.Context, queue string, d *buried) error
 		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
 	}
 	return nil
+}
+
+// stored names a message for good: a stream made anew has its sequences again.
+func stored(origin string, at time.Time) string {
+	return sinks.EscapeHeader(origin + " " + at.UTC().Format(time.RFC3339Nano))
+}
+
+// copyHeader leaves out what belongs to the message that it was.
+func copyHeader(to, from nats.Header) {
+	maps.Copy(to, from)
+	maps.DeleteFunc(to, func(name string, _ []string) bool { return strings.HasPrefix(name, "Nats-") })
 }
 
 // cut makes a dead letter fit whose message came from elsewhere, and was as

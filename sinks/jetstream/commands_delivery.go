@@ -26,6 +26,7 @@ type commandDelivery struct {
 	msg     *nats.Msg
 	meta    *nats.MsgMetadata
 	attempt int
+	settled *settled
 
 	// mu keeps a sign of life from following the message that gives the
 	// command back: it would undo the delay.
@@ -62,7 +63,11 @@ func (d *commandDelivery) tell(ctx context.Context, what string) error {
 }
 
 // Ack implements [sinks.CommandDelivery].
-func (d *commandDelivery) Ack(ctx context.Context) error { return d.tell(ctx, ackDone) }
+func (d *commandDelivery) Ack(ctx context.Context) error {
+	// First: the server may hear it and its answer be lost.
+	d.settled.add(d.meta.Sequence.Stream, d.meta.Timestamp)
+	return d.tell(ctx, ackDone)
+}
 
 // Retry implements [sinks.CommandDelivery]. It is not confirmed: if it is
 // lost, the command comes again when the lease is over.
@@ -108,5 +113,5 @@ func (d *commandDelivery) Bury(ctx context.Context, letter sinks.DeadLetter) err
 	if err != nil {
 		return err
 	}
-	return d.tell(ctx, ackDone)
+	return d.Ack(ctx)
 }

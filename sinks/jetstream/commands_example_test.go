@@ -54,7 +54,7 @@ func exampleCommands(ctx context.Context, url string) error {
 		}, &sinks.ServePolicy{Inbox: inbox})
 	}()
 
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	reply, err := commands.Call(ctx, sinks.Command{Queue: "fleet", Name: "add-carriage", ID: "booking-1", Body: []byte(`{"train":7}`)})
 	if err != nil {

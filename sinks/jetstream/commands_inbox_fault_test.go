@@ -42,7 +42,8 @@ func TestInboxRemembersWithoutALargeReply(t *testing.T) {
 
 // A test's FailNow in a handler, for one, ends its goroutine.
 func TestInboxLetsGoOfAHandlerThatExits(t *testing.T) {
-	i := openInbox(t, connect(t, natstest.Run(t)), &jetstream.InboxOptions{Claim: time.Second})
+	t.Parallel()
+	i := openInbox(t, connect(t, natstest.Run(t)), &jetstream.InboxOptions{Claim: 3 * time.Second})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -52,7 +53,7 @@ func TestInboxLetsGoOfAHandlerThatExits(t *testing.T) {
 		})
 	}()
 	<-ended
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	_, repeated, err := i.Once(ctx, "fleet", "1", func(context.Context) ([]byte, error) { return nil, nil })
 	if err != nil || repeated {
@@ -110,7 +111,7 @@ func TestInboxWithLostAnswers(t *testing.T) {
 // What a replica that lags says is not enough to give a command up.
 func TestInboxIsUnclearOnlyIfTheBucketAgrees(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
-	i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: time.Second})
+	i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: 3 * time.Second})
 	js, err := natsjs.New(nc)
 	if err != nil {
 		t.Fatal(err)

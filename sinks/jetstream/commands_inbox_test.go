@@ -49,18 +49,19 @@ func TestInboxRemembersWithTheReply(t *testing.T) {
 }
 
 func TestInboxLetsOneWorkerAtATime(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	var running, calls atomic.Int64
 	var wg sync.WaitGroup
 	for range 6 {
-		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: 3 * time.Second})
+		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: 5 * time.Second})
 		wg.Go(func() {
 			reply, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
 				if running.Add(1) != 1 {
 					t.Error("two workers run the same command")
 				}
 				calls.Add(1)
-				timer := time.NewTimer(4 * time.Second) // longer than the claim
+				timer := time.NewTimer(6 * time.Second) // longer than the claim
 				<-timer.C
 				running.Add(-1)
 				return []byte("done"), nil
@@ -81,8 +82,9 @@ func TestInboxLetsOneWorkerAtATime(t *testing.T) {
 func TestInboxAfterAWorkerDied(t *testing.T) {
 	for name, stop := range map[string]bool{"again": false, "stop at unclear": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s := natstest.Run(t)
-			opts := &jetstream.InboxOptions{Claim: time.Second, StopAtUnclear: stop}
+			opts := &jetstream.InboxOptions{Claim: 3 * time.Second, StopAtUnclear: stop}
 			victim := connect(t, s)
 			i := openInbox(t, victim, opts)
 			_, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
@@ -103,8 +105,9 @@ func TestInboxAfterAWorkerDied(t *testing.T) {
 // A worker that was out of reach for longer than its claim does not report
 // success: somebody else may have begun.
 func TestInboxNoticesALostClaim(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
-	opts := &jetstream.InboxOptions{Claim: time.Second}
+	opts := &jetstream.InboxOptions{Claim: 3 * time.Second}
 	victim := connect(t, s)
 	_, _, err := openInbox(t, victim, opts).Once(t.Context(), "fleet", "a", func(ctx context.Context) ([]byte, error) {
 		victim.Close()

@@ -60,7 +60,7 @@ func TestDeadLettersThatDoNotFitAreCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			m.Subject = "cmd.fleet.add-carriage"
-			if _, err := nc.RequestMsg(m, 20*time.Second); err != nil {
+			if _, err := nc.RequestMsg(m, time.Minute); err != nil {
 				t.Fatal(err)
 			}
 			serveWhile(t, c, func(context.Context, *sinks.Received) error {

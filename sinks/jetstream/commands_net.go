@@ -8,6 +8,7 @@ import (
 	"maps"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/sinks"
@@ -16,19 +17,21 @@ import (
 // netEvery is how often the safety net looks besides being told.
 const netEvery = 30 * time.Second
 
+// netAgain is when it looks again after it could not, or saw a server that begins.
+const netAgain = 2 * time.Second
+
 // fallenFor is how long a message has to lie behind the consumer's place: one that
-// was just acknowledged may do so for a moment.
+// was just acknowledged may do so for a moment, and the worker that knows of it
+// comes first.
 const fallenFor = 10 * time.Second
 
-// catchFallen makes dead letters of commands that the server has given up:
-// delivered more often than any worker would try, to workers that died before
-// they could bury it. Such a message stays in the stream, and nobody
-// gets it any more. The server says so in an advisory, which the queue's stream
-// of dead letters keeps; in case that one is missed, what lies behind the
-// consumer's place is looked at, too.
+// catchFallen looks after commands that stay in the stream although nobody gets
+// them any more. The server has given some up: delivered more often than any
+// worker would try, to workers that died before they could bury it. It says so in
+// an advisory, which the queue's stream of dead letters keeps, and they become
+// dead letters. Others lie behind the consumer's place without an advisory:
+// those were acknowledged while the server stopped, or the advisory was missed.
 func (c *commandConsumer) catchFallen(ctx context.Context) {
-	ticker := time.NewTicker(netEvery)
-	defer ticker.Stop()
 	told := make(chan struct{}, 1)
 	sub, err := c.broker.nc.SubscribeSync(advisorySubject(c.queue))
 	if err == nil {
@@ -45,21 +48,37 @@ func (c *commandConsumer) catchFallen(ctx context.Context) {
 			}
 		})
 	}
+	back := c.broker.nc.StatusChanged(nats.CONNECTED)
+	defer c.broker.nc.RemoveStatusListener(back)
 	behind := make(map[uint64]time.Time)
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
+		soon := false
+		select {
+		case <-ctx.Done():
+			return
+		case <-told:
+		case <-back: // a server that has just started may not know it all yet
+			soon = true
+		case <-next.C:
+		}
 		for _, look := range []func() error{
 			func() error { return c.readAdvisories(ctx) },
 			func() error { return c.lookBehind(ctx, behind) },
 		} {
 			if err := look(); err != nil && ctx.Err() == nil {
 				c.broker.opts.Logger.DebugContext(ctx, "commands given up by the server cannot be looked for", "queue", c.queue, "error", err)
+				soon = true
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-told:
-		case <-ticker.C:
+		switch {
+		case soon:
+			next.Reset(netAgain)
+		case len(behind) > 0:
+			next.Reset(fallenFor)
+		default:
+			next.Reset(netEvery)
 		}
 	}
 }
@@ -69,14 +88,14 @@ func (c *commandConsumer) catchFallen(ctx context.Context) {
 func (c *commandConsumer) readAdvisories(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, netEvery)
 	defer cancel()
-	dead, err := c.broker.js.Stream(ctx, DeadStream(c.queue))
+	dead, err := c.stream(ctx, DeadStream(c.queue))
 	if err != nil {
 		return err
 	}
 	subject := advisorySubject(c.queue)
 	var faults []error
 	for next := uint64(1); ; {
-		m, err := dead.GetMsg(ctx, next, natsjs.WithGetMsgSubject(subject))
+		m, err := c.get(ctx, dead, next, natsjs.WithGetMsgSubject(subject))
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
 			return errors.Join(faults...)
 		}
@@ -95,58 +114,135 @@ func (c *commandConsumer) readAdvisories(ctx context.Context) error {
 				continue
 			}
 		}
-		if err := dead.DeleteMsg(ctx, m.Sequence); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+		if err := c.remove(ctx, dead, m.Sequence); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
 	}
 }
 
-// lookBehind buries what is in the stream although the consumer is done with
+// lookBehind finds what is in the stream although the consumer is done with
 // everything up to there. Seen has what was found there before.
 func (c *commandConsumer) lookBehind(ctx context.Context, seen map[uint64]time.Time) error {
 	ctx, cancel := context.WithTimeout(ctx, netEvery)
 	defer cancel()
-	consumer, err := c.broker.js.Consumer(ctx, CommandStream(c.queue), c.queue)
+	floor, err := c.floor(ctx)
 	if err != nil {
 		return err
 	}
-	floor := consumer.CachedInfo().AckFloor.Stream
-	maps.DeleteFunc(seen, func(_ uint64, since time.Time) bool { return time.Since(since) > 10*netEvery })
-	stream, err := c.broker.js.Stream(ctx, CommandStream(c.queue))
+	stream, err := c.stream(ctx, CommandStream(c.queue))
 	if err != nil {
 		return err
 	}
-	for seq := stream.CachedInfo().State.FirstSeq; seq <= floor; seq++ {
-		m, err := stream.GetMsg(ctx, seq, natsjs.WithGetMsgSubject(CommandSubject(c.queue, ">")))
+	first := stream.CachedInfo().State.FirstSeq
+	found := make(map[uint64]bool)
+	for seq := first; seq <= floor; seq++ {
+		m, err := c.get(ctx, stream, seq, natsjs.WithGetMsgSubject(CommandSubject(c.queue, ">")))
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
-			return nil
+			break
 		}
 		if err != nil {
 			return err
 		}
 		if seq = m.Sequence; seq > floor {
-			return nil
+			break
 		}
-		if since, ok := seen[seq]; !ok || time.Since(since) < fallenFor {
-			if !ok {
-				seen[seq] = time.Now()
-			}
+		found[seq] = true
+		since, ok := seen[seq]
+		if !ok {
+			since = time.Now()
+			seen[seq] = since
+		}
+		if !c.settled.has(seq, m.Time) && time.Since(since) < fallenFor {
 			continue
 		}
-		delete(seen, seq)
-		if err := c.buryFallen(ctx, seq, c.opts.MaxAttempts+spareDeliveries); err != nil {
+		if err := c.raise(ctx, stream, m); err != nil {
 			return err
 		}
+		delete(seen, seq)
+	}
+	maps.DeleteFunc(seen, func(seq uint64, _ time.Time) bool { return !found[seq] })
+	return nil
+}
+
+// raise takes what lies behind the consumer's place out of the stream. If it is
+// not known to be done it goes to the end of the queue: it is carried out again
+// rather than never.
+func (c *commandConsumer) raise(ctx context.Context, stream natsjs.Stream, m *natsjs.RawStreamMsg) error {
+	origin := fmt.Sprintf("%s/%d", CommandStream(c.queue), m.Sequence)
+	env, _ := getEnvelope(m.Subject, m.Header, m.Data, origin)
+	done, err := c.isDone(ctx, m, env.ID)
+	if err != nil {
+		return err
+	}
+	if !done {
+		again := nats.NewMsg(m.Subject)
+		again.Data = m.Data
+		copyHeader(again.Header, m.Header)
+		again.Header[attributePrefix+"id"] = []string{sinks.EscapeHeader(env.ID)}
+		again.Header[natsjs.MsgIDHeader] = []string{"again " + stored(origin, m.Time)} // several workers make one
+		again.Header[natsjs.ExpectedStreamHeader] = []string{CommandStream(c.queue)}
+		publishing, cancel := c.broker.bounded(ctx)
+		_, err := c.broker.js.PublishMsg(publishing, again, natsjs.WithRetryAttempts(0))
+		cancel()
+		if err != nil {
+			return fmt.Errorf("stream %s: %w", CommandStream(c.queue), err)
+		}
+	}
+	c.broker.opts.Logger.WarnContext(ctx, "a command was left behind by the server", "queue", c.queue, "command", env.Name, "id", env.ID, "done", done)
+	return c.remove(ctx, stream, m.Sequence)
+}
+
+func (c *commandConsumer) isDone(ctx context.Context, m *natsjs.RawStreamMsg, id string) (bool, error) {
+	if c.settled.has(m.Sequence, m.Time) {
+		return true, nil
+	}
+	if c.opts.Done == nil {
+		return false, nil
+	}
+	return c.opts.Done(ctx, id)
+}
+
+// What follows asks the server, and waits no longer than for any answer: one that
+// begins does not answer all that it is asked.
+
+func (c *commandConsumer) stream(ctx context.Context, name string) (natsjs.Stream, error) {
+	ctx, cancel := c.broker.bounded(ctx)
+	defer cancel()
+	return c.broker.js.Stream(ctx, name)
+}
+
+// floor is the sequence up to which the consumer is done.
+func (c *commandConsumer) floor(ctx context.Context) (uint64, error) {
+	ctx, cancel := c.broker.bounded(ctx)
+	defer cancel()
+	consumer, err := c.broker.js.Consumer(ctx, CommandStream(c.queue), c.queue)
+	if err != nil {
+		return 0, err
+	}
+	return consumer.CachedInfo().AckFloor.Stream, nil
+}
+
+func (c *commandConsumer) get(ctx context.Context, stream natsjs.Stream, seq uint64, opts ...natsjs.GetMsgOpt) (*natsjs.RawStreamMsg, error) {
+	ctx, cancel := c.broker.bounded(ctx)
+	defer cancel()
+	return stream.GetMsg(ctx, seq, opts...)
+}
+
+func (c *commandConsumer) remove(ctx context.Context, stream natsjs.Stream, seq uint64) error {
+	ctx, cancel := c.broker.bounded(ctx)
+	defer cancel()
+	if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
+		return err
 	}
 	return nil
 }
 
 func (c *commandConsumer) buryFallen(ctx context.Context, seq uint64, deliveries int) error {
-	stream, err := c.broker.js.Stream(ctx, CommandStream(c.queue))
+	stream, err := c.stream(ctx, CommandStream(c.queue))
 	if err != nil {
 		return err
 	}
-	m, err := stream.GetMsg(ctx, seq)
+	m, err := c.get(ctx, stream, seq)
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
 		return nil // somebody finished it after all
 	}
@@ -155,6 +251,13 @@ func (c *commandConsumer) buryFallen(ctx context.Context, seq uint64, deliveries
 	}
 	origin := fmt.Sprintf("%s/%d", CommandStream(c.queue), seq)
 	env, _ := getEnvelope(m.Subject, m.Header, m.Data, origin)
+	done, err := c.isDone(ctx, m, env.ID)
+	if err != nil {
+		return err
+	}
+	if done {
+		return c.remove(ctx, stream, seq)
+	}
 	letter := sinks.DeadLetter{
 		Reason: sinks.DeadUndeliverable, Attempts: deliveries, Worker: "safety net", Time: time.Now(),
 		Error: fmt.Sprintf("delivered %d times, and no worker lived to say what became of it", deliveries),
@@ -167,8 +270,5 @@ func (c *commandConsumer) buryFallen(ctx context.Context, seq uint64, deliveries
 	}
 	c.broker.opts.Logger.ErrorContext(ctx, "a command was given up by the server and became a dead letter",
 		"queue", c.queue, "command", env.Name, "id", env.ID, "deliveries", deliveries)
-	if err := stream.DeleteMsg(ctx, seq); err != nil && !errors.Is(err, natsjs.ErrMsgNotFound) {
-		return err
-	}
-	return nil
+	return c.remove(ctx, stream, seq)
 }

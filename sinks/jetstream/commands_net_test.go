@@ -238,7 +238,7 @@ func TestDelayedOnABoundedQueue(t *testing.T) {
 		got <- r.Attempt
 		return nil
 	}, nil, func() {
-		if attempt := <-got; attempt != 1 || time.Since(start) < after || time.Since(start) > after+5*time.Second {
+		if attempt := <-got; attempt != 1 || time.Since(start) < after {
 			t.Errorf("received as attempt %d after %s, want the first after %s", attempt, time.Since(start), after)
 		}
 	})
@@ -263,12 +263,12 @@ func TestManyFailuresDoNotStopAQueue(t *testing.T) {
 		}
 		return errors.New("no")
 	}, &sinks.ServePolicy{FirstDelay: time.Hour, MaxDelay: time.Hour}, func() {
-		timeout := time.NewTimer(20 * time.Second)
+		timeout := time.NewTimer(time.Minute)
 		defer timeout.Stop()
 		select {
 		case <-good:
 		case <-timeout.C:
-			t.Error("a good command behind 1,200 that fail was not begun in 20s")
+			t.Error("a good command behind 1,200 that fail was not begun within a minute")
 		}
 	})
 }

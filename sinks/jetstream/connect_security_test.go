@@ -1,16 +1,8 @@
 package jetstream_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
-	"math/big"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +13,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/nats-io/nkeys"
 
+	"github.com/rowcall/rowcall/internal/certtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -49,7 +42,7 @@ func TestConnectWithWhatTheServerAsksFor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	certs := newCertificates(t)
+	certs := certtest.New(t)
 	for name, tc := range map[string]struct {
 		server server.Options
 		right  jetstream.ConnectOptions
@@ -61,8 +54,8 @@ func TestConnectWithWhatTheServerAsksFor(t *testing.T) {
 			jetstream.ConnectOptions{NKeySeedFile: writeFile(t, "seed", seed)},
 		},
 		"certificates": {
-			server.Options{TLS: true, TLSVerify: true, TLSTimeout: 10, TLSConfig: certs.server},
-			jetstream.ConnectOptions{CAFile: certs.ca, CertFile: certs.cert, KeyFile: certs.key},
+			server.Options{TLS: true, TLSVerify: true, TLSTimeout: 10, TLSConfig: certs.Server},
+			jetstream.ConnectOptions{CAFile: certs.CA, CertFile: certs.Cert, KeyFile: certs.Key},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -81,15 +74,15 @@ func TestConnectWithWhatTheServerAsksFor(t *testing.T) {
 }
 
 func TestConnectOptionsThatCannotBe(t *testing.T) {
-	certs := newCertificates(t)
+	certs := certtest.New(t)
 	for name, tc := range map[string]struct {
 		opts jetstream.ConnectOptions
 		want string
 	}{
 		"two ways":           {jetstream.ConnectOptions{User: "a", Token: "hunter2"}, "only one of"},
 		"password alone":     {jetstream.ConnectOptions{Password: "hunter2"}, "no User"},
-		"certificate alone":  {jetstream.ConnectOptions{CertFile: certs.cert}, "go together"},
-		"files and a config": {jetstream.ConnectOptions{TLS: new(tls.Config), CAFile: certs.ca}, "beside"},
+		"certificate alone":  {jetstream.ConnectOptions{CertFile: certs.Cert}, "go together"},
+		"files and a config": {jetstream.ConnectOptions{TLS: new(tls.Config), CAFile: certs.CA}, "beside"},
 		"no such file":       {jetstream.ConnectOptions{CAFile: "/nowhere/ca.pem"}, "CAFile: stat /nowhere/ca.pem"},
 		"no seed":            {jetstream.ConnectOptions{NKeySeedFile: writeFile(t, "seed", []byte("hunter2"))}, "begins with SU"},
 	} {
@@ -149,59 +142,4 @@ func TestStreamIsMadeAsAskedFor(t *testing.T) {
 	if err == nil {
 		t.Error("Open with tags that no server has = nil, want an error")
 	}
-}
-
-// certificates are of an authority, a server and a client.
-type certificates struct {
-	ca, cert, key string // files
-	server        *tls.Config
-}
-
-func newCertificates(t *testing.T) *certificates {
-	t.Helper()
-	caKey, caCert, caPEM, _ := certificate(t, nil, nil)
-	_, _, serverPEM, serverKey := certificate(t, caCert, caKey)
-	_, _, clientPEM, clientKey := certificate(t, caCert, caKey)
-	pair, err := tls.X509KeyPair(serverPEM, serverKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AddCert(caCert)
-	return &certificates{
-		ca: writeFile(t, "ca.pem", caPEM), cert: writeFile(t, "cert.pem", clientPEM), key: writeFile(t, "key.pem", clientKey),
-		server: &tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool},
-	}
-}
-
-// certificate makes one, signed by a parent or by itself.
-func certificate(t *testing.T, parent *x509.Certificate, signer *ecdsa.PrivateKey) (key *ecdsa.PrivateKey, cert *x509.Certificate, certPEM, keyPEM []byte) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: "test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	if parent == nil {
-		template.IsCA, template.BasicConstraintsValid, template.KeyUsage = true, true, x509.KeyUsageCertSign
-		parent, signer = template, key
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if cert, err = x509.ParseCertificate(der); err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key, cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER})
 }

@@ -36,7 +36,7 @@ func (w *wire) Dial(network, address string) (net.Conn, error) {
 	if w.away.Load() {
 		return nil, net.ErrClosed
 	}
-	conn, err := net.DialTimeout(network, address, time.Second)
+	conn, err := net.DialTimeout(network, address, 10*time.Second)
 	if err != nil {
 		return nil, err
 	}
@@ -151,18 +151,18 @@ func TestConnectionThatBuffers(t *testing.T) {
 func TestStalledWithoutFurtherBatches(t *testing.T) {
 	w := new(wire)
 	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
-	f := open(t, nc, &jetstream.Options{AckTimeout: 100 * time.Millisecond})
+	f := open(t, nc, &jetstream.Options{AckTimeout: 2 * time.Second})
 	w.lose.Store(3)
 	b := transaction(1, 3)
 	if err := f.OnBatch(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
-	timeout := time.NewTimer(10 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	select {
 	case <-f.Stalled():
 	case <-timeout.C:
-		t.Fatal("Stalled did not receive in 10s")
+		t.Fatal("Stalled did not receive within a minute")
 	}
 	if got := f.Stored(); !got.IsZero() {
 		t.Errorf("Stored without acknowledgements = %s, want zero", got)

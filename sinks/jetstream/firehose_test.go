@@ -32,7 +32,7 @@ func TestOrderedAndComplete(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			nc := connect(t, natstest.Run(t))
 			f := open(t, nc, opts)
-			batches := history(random(t, 1), 10_000)
+			batches := history(random(t, 1), 3000)
 			store(t, f, batches)
 			verify(t, nc, batches)
 		})

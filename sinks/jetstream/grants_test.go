@@ -42,7 +42,7 @@ func TestPermissionsOfAWriterAndOfTheReaderOfOneTable(t *testing.T) {
 	}
 	s.Start()
 	t.Cleanup(func() { s.Shutdown(); s.WaitForShutdown() })
-	if !s.ReadyForConnections(20 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not accept connections")
 	}
 	refused := make(chan error, 16)
@@ -62,7 +62,7 @@ func TestPermissionsOfAWriterAndOfTheReaderOfOneTable(t *testing.T) {
 			if !errors.Is(err, nats.ErrPermissionViolation) {
 				t.Errorf("%s: %v, want a permission violation", what, err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Errorf("%s is allowed, want a permission violation", what)
 		}
 	}
@@ -98,18 +98,18 @@ func TestPermissionsOfAWriterAndOfTheReaderOfOneTable(t *testing.T) {
 	}
 
 	for n := range consumer.CachedInfo().NumPending {
-		told, err := live.NextMsg(20 * time.Second)
+		told, err := live.NextMsg(time.Minute)
 		if err != nil {
 			t.Fatalf("live message %d: %v", n, err)
 		}
-		m, err := reader.Request(next, nil, 20*time.Second)
+		m, err := reader.Request(next, nil, time.Minute)
 		if err != nil {
 			t.Fatalf("message %d of the consumer: %v", n, err)
 		}
 		if string(m.Data) != string(told.Data) || m.Subject != told.Subject {
 			t.Fatalf("message %d of the consumer is %s on %s, live it was %s on %s", n, m.Data, m.Subject, told.Data, told.Subject)
 		}
-		if err := m.AckSync(nats.AckWait(20 * time.Second)); err != nil {
+		if err := m.AckSync(nats.AckWait(time.Minute)); err != nil {
 			t.Fatalf("ack of message %d: %v", n, err)
 		}
 	}

@@ -180,6 +180,9 @@ func (g *Groups) start(ctx context.Context, at sinks.GroupStart) (groupMark, err
 		return groupMark{}, err
 	}
 	info := s.CachedInfo()
+	if c := info.Cluster; c != nil && c.Leader == "" {
+		return groupMark{}, errNoLeader // the answer is a follower's and may be an old one
+	}
 	m := groupMark{Stream: info.Created.UnixNano()}
 	switch {
 	case !at.After.IsZero():

@@ -152,7 +152,7 @@ func TestGroupRefusesAnotherNumberOfPartitions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 		defer stop()
 		ended := make(chan error, 1)
 		go func() {
@@ -187,7 +187,7 @@ func TestGroupRefusesTooFewPartitions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener {
 		return listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { return nil })
@@ -211,7 +211,7 @@ func TestGroupWithoutAStream(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return nil })
 	var wrong *jetstream.StreamError
@@ -264,7 +264,7 @@ func TestGroupOfARegion(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	for len(want) > 0 {
 		select {

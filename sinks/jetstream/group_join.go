@@ -317,7 +317,10 @@ func (j *groupJoin) take(ctx context.Context, number int, e *groupEntry) (bool, 
 	lease.Owner, lease.Millis = j.member.Name, j.member.Lease.Milliseconds()
 	lease.Beat++
 	began := time.Now()
-	revision, err := j.bucket.write(ctx, groupLeases+sinks.PartitionToken(number), &lease, revision)
+	// Not cut short when the member leaves: what it has taken it gives back.
+	writing, cancel := context.WithTimeout(context.WithoutCancel(ctx), j.patience())
+	revision, err := j.bucket.write(writing, groupLeases+sinks.PartitionToken(number), &lease, revision)
+	cancel()
 	if raced(err) {
 		return false, nil
 	}

@@ -143,9 +143,19 @@ func (c *groupClaim) release(ctx context.Context) error {
 		return err
 	}
 	defer c.leave()
-	c.lease.Owner = ""
-	_, err := c.in.bucket.write(ctx, c.key, &c.lease, c.revision)
-	return err
+	for tries := 0; ; tries++ {
+		next := c.lease
+		next.Owner = ""
+		_, err := c.in.bucket.write(ctx, c.key, &next, c.revision)
+		if !raced(err) || tries == 2 {
+			return err
+		}
+		// By a write whose answer nobody waited for any more when all came to
+		// its end.
+		if err := c.reread(ctx); err != nil {
+			return err
+		}
+	}
 }
 
 // write renews the lease, with a new checkpoint if there is one.

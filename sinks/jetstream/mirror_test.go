@@ -150,7 +150,7 @@ func mirrorOf(t testing.TB, nc *nats.Conn, stream string, opts *sinks.SourceOpti
 
 func ready(t testing.TB, m *tickets) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := m.WaitReady(ctx); err != nil {
 		t.Fatal(err)
@@ -163,7 +163,7 @@ func rows(r *tickets) map[place]ticket { return maps.Collect(r.All()) }
 func equal(t testing.TB, what string, m, r *tickets) {
 	t.Helper()
 	want := rows(r)
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -502,7 +502,7 @@ func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
 		if !errors.As(err, &gone) {
 			t.Errorf("Run = %v, want a HistoryError", err)
 		}
-	case <-time.After(30 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Run goes on")
 	}
 	<-m.Done()

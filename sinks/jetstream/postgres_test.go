@@ -112,7 +112,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 	})
 	wait := func(m *grid.Region[int64, sale]) {
 		t.Helper()
-		limited, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		if err := m.WaitReady(limited); err != nil {
 			t.Fatal(err)
@@ -158,7 +158,7 @@ func TestListenersOfTheStreamHearWhatThoseOfPostgresHear(t *testing.T) {
 		`ALTER TABLE sales REPLICA IDENTITY DEFAULT`,
 		`INSERT INTO empty VALUES (2)`)
 	for name, r := range map[string]*listenertest.Recorder{"there": there, "here": here} {
-		limited, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+		limited, cancel := context.WithTimeout(t.Context(), time.Minute)
 		got, err := r.Wait(limited, func(b []listenertest.Batch) bool {
 			e := len(b) - 1
 			return e >= 0 && len(b[e].Events) > 0 && b[e].Events[0].After == `{"id":2}`

@@ -22,6 +22,12 @@ import (
 // Besides what sinks.Source says, its Run returns a [StreamError], or that the
 // connection was closed.
 func NewSource(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return NewDomainSource(nc, "", stream, opts)
+}
+
+// NewDomainSource is [NewSource] for a stream of another JetStream domain, as
+// [Options].Domain: one that a leaf node has, say.
+func NewDomainSource(nc *nats.Conn, domain, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
 	var faults []error
 	if stream == "" || strings.ContainsAny(stream, " .*>/\\\t\r\n") {
 		faults = append(faults, errors.New("jetstream: the stream must have a name without spaces, dots, wildcards or slashes"))
@@ -30,7 +36,7 @@ func NewSource(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.
 	if nc == nil {
 		faults = append(faults, errors.New("jetstream: there must be a connection"))
 	} else {
-		js, err := natsjs.New(nc)
+		js, err := (&Options{Domain: domain}).open(nc)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("jetstream: %w", err))
 		}

@@ -273,7 +273,7 @@ func TestSourceTellsThePresentState(t *testing.T) {
 				end = b.Position
 			}
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		got, err := r.Wait(ctx, func(b []listenertest.Batch) bool {
 			return len(b) > 0 && b[len(b)-1].Position.Compare(end) >= 0 && b[len(b)-1].Kind != listeners.Reset && b[len(b)-1].Kind != listeners.Snapshot
 		})
@@ -352,7 +352,7 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 		t.Fatal(err)
 	}
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(3, 7), transaction(4, 2)})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := r.Wait(ctx, func(b []listenertest.Batch) bool { return len(b) >= 5 })
 	if err != nil {
@@ -394,7 +394,7 @@ func TestSourceAsksALeader(t *testing.T) {
 	r := new(listenertest.Recorder)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
 	sinktest.Subscribe(t, s, r, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := s.Run(ctx); err != nil {
 		t.Fatalf("Run: %v", err)

@@ -27,7 +27,7 @@ func startFirehoses(t testing.TB) sinktest.FirehoseServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const grace = 300 * time.Millisecond
+	const grace = time.Second
 	create := func(t testing.TB, c natsjs.StreamConfig) {
 		t.Helper()
 		if _, err := js.CreateStream(t.Context(), c); err != nil {
@@ -125,7 +125,7 @@ func streamLines(t testing.TB, nc *nats.Conn, js natsjs.JetStream) []string {
 		t.Fatal(err)
 	}
 	for left := int(stream.CachedInfo().State.Msgs); left > 0; {
-		fetched, err := consumer.Fetch(min(left, 500), natsjs.FetchMaxWait(10*time.Second))
+		fetched, err := consumer.Fetch(min(left, 500), natsjs.FetchMaxWait(9*time.Second))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,17 +1,16 @@
 package kafka_test
 
 import (
-	"fmt"
-	"net"
+	"context"
+	"errors"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
 	"github.com/twmb/franz-go/pkg/kgo"
 
+	"github.com/rowcall/rowcall/internal/kafkaserver"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -19,95 +18,66 @@ import (
 // A broker is a real one, in a process of its own.
 type broker struct {
 	*cluster
-	dir  string
-	t    *testing.T // whose end is the broker's
-	libs string
-	java *exec.Cmd
+	server *kafkaserver.Server
 }
 
-// runBroker starts a Kafka in KRaft mode from the jars in ROWCALL_KAFKA_LIBS.
+// runBroker starts a Kafka from the jars in ROWCALL_KAFKA_LIBS.
 func runBroker(t *testing.T) *broker {
 	t.Helper()
-	libs := os.Getenv("ROWCALL_KAFKA_LIBS")
+	libs := os.Getenv(kafkaserver.LibsVariable)
 	if libs == "" {
 		t.Skip("no real Kafka: ROWCALL_KAFKA_LIBS names no directory with its jars; make test-kafka gets them")
 	}
-	b := &broker{dir: t.TempDir(), t: t, libs: libs}
-	port, controller := freePort(t), freePort(t)
-	b.cluster = &cluster{seeds: []string{fmt.Sprintf("127.0.0.1:%d", port)}}
-	properties := fmt.Sprintf(`process.roles=broker,controller
-node.id=1
-listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
-controller.quorum.bootstrap.servers=127.0.0.1:%[2]d
-controller.listener.names=CONTROLLER
-log.dirs=%s
-offsets.topic.replication.factor=1
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
-transaction.state.log.num.partitions=4
-log.cleaner.backoff.ms=100
-`, port, controller, filepath.Join(b.dir, "data"))
-	if err := os.WriteFile(b.config(), []byte(properties), 0o600); err != nil {
+	s, err := kafkaserver.Start(t.Context(), &kafkaserver.Options{Libs: libs, Dir: t.TempDir(), Settings: map[string]string{"log.cleaner.backoff.ms": "100"}})
+	if err != nil {
 		t.Fatal(err)
 	}
-	format := b.command("kafka.tools.StorageTool", "format", "--standalone", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", b.config())
-	if out, err := format.CombinedOutput(); err != nil {
-		t.Fatalf("format the broker's storage: %v\n%s", err, out)
-	}
-	b.start(t)
-	t.Cleanup(b.kill)
-	return b
-}
-
-func (b *broker) config() string { return filepath.Join(b.dir, "server.properties") }
-
-func (b *broker) command(class string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(b.t.Context(), "java", append([]string{"-Xmx512m", "-cp", filepath.Join(b.libs, "*"), class}, args...)...)
-	cmd.WaitDelay = 10 * time.Second
-	return cmd
+	t.Cleanup(s.Kill)
+	return &broker{cluster: &cluster{seeds: []string{s.Addr()}}, server: s}
 }
 
 // start returns when the broker answers.
 func (b *broker) start(t *testing.T) {
 	t.Helper()
-	log, err := os.OpenFile(filepath.Join(b.dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
+	if err := b.server.Resume(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	defer log.Close()
-	b.java = b.command("kafka.Kafka", b.config())
-	b.java.Stdout, b.java.Stderr = log, log
-	if err := b.java.Start(); err != nil {
-		t.Fatal(err)
-	}
+}
+
+// kill ends the broker without a word.
+func (b *broker) kill() { b.server.Kill() }
+
+// settle waits until no transaction is under way in a topic: a broker answers a
+// commit before its marks are in all partitions.
+func (b *broker) settle(t *testing.T, topic string) {
+	t.Helper()
 	client, err := kgo.NewClient(kgo.SeedBrokers(b.seeds...))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	deadline := time.Now().Add(3 * time.Minute)
-	for client.Ping(t.Context()) != nil {
-		if time.Now().After(deadline) {
-			text, _ := os.ReadFile(log.Name())
-			t.Fatalf("the broker does not answer:\n%s", text)
+	admin := kadm.NewClient(client)
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Minute, errors.New("a transaction does not end"))
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		committed, err := admin.ListCommittedOffsets(ctx, topic)
+		ends, endErr := admin.ListEndOffsets(ctx, topic)
+		open := err != nil || endErr != nil
+		ends.Each(func(end kadm.ListedOffset) {
+			stable, ok := committed.Lookup(topic, end.Partition)
+			open = open || !ok || stable.Err != nil || end.Err != nil || stable.Offset != end.Offset
+		})
+		if !open {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx), errors.Join(err, endErr))
 		}
 	}
-}
-
-// kill ends the broker without a word.
-func (b *broker) kill() {
-	_ = b.java.Process.Kill()
-	_ = b.java.Wait()
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it is TCP
 }
 
 // A real broker is killed and started again, and the writer with it, at random.
@@ -144,6 +114,7 @@ func TestRealBrokerIsKilledAndNothingIsLostOrDoubled(t *testing.T) {
 			if err := f.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
+			b.settle(t, seatsTopic)
 			verify(t, b.cluster, batches)
 			deleteTopics(t, b.cluster)
 		})

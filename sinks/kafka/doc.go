@@ -35,7 +35,9 @@
 // Complete: nothing is dropped. What cannot be stored for the time being is
 // tried again for as long as the firehose is open. What can never be stored
 // ends the subscription with an error that names it, and nothing behind it is
-// stored in its partition. With [Options].TooLarge set to [sinks.TooLargePark], the
+// stored in its partition. Brokers that have lost what they know of this producer
+// (unknown producer id, sequence out of order) end it, too: opened again, it goes
+// on behind what is stored. With [Options].TooLarge set to [sinks.TooLargePark], the
 // body of a record that is too large goes into the topic [ParkedTopic] in pieces, and
 // its topic has a small record in its place; sources fetch the body, and other
 // readers use [Unpark].

@@ -121,8 +121,9 @@ func TestATransactionInPartsIsVisibleAtItsEnd(t *testing.T) {
 
 // The brokers would abort it, and the firehose take that for a second writer.
 func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
+	t.Parallel()
 	c := run(t)
-	f := open(t, c, &kafka.Options{TransactionTimeout: 2 * time.Second})
+	f := open(t, c, &kafka.Options{TransactionTimeout: 10 * time.Second})
 	parts := sinktest.Parts(sinktest.Transaction(21, 40), 25)
 	if err := f.OnBatch(t.Context(), parts[0]); err != nil {
 		t.Fatal(err)
@@ -134,10 +135,11 @@ func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
 
 // OpenTimeout is not for what happens after Open.
 func TestATopicThatTakesLongIsWaitedFor(t *testing.T) {
+	t.Parallel()
 	c := run(t)
-	f := open(t, c, &kafka.Options{OpenTimeout: time.Second})
+	f := open(t, c, &kafka.Options{OpenTimeout: 5 * time.Second})
 	busy := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.ThrottlingQuotaExceeded, Count: -1})
-	ctx, stop := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	ctx, stop := context.WithTimeout(t.Context(), 6*time.Second)
 	defer stop()
 	batches := []*listeners.Batch{sinktest.Transaction(20, 30)}
 	if err := f.OnBatch(ctx, batches[0]); !errors.Is(err, context.DeadlineExceeded) {
@@ -148,4 +150,17 @@ func TestATopicThatTakesLongIsWaitedFor(t *testing.T) {
 		t.Fatalf("Flush: %v", err)
 	}
 	verify(t, c, batches)
+}
+
+// A body is parked although its topic cannot be made for the time being.
+func TestParkingWaitsForItsTopic(t *testing.T) {
+	c := run(t)
+	f := open(t, c, &kafka.Options{MaxMessageBytes: 20_000, TooLarge: sinks.TooLargePark})
+	store(t, f, []*listeners.Batch{sinktest.Transaction(20, 30)})
+	busy := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.ThrottlingQuotaExceeded, Count: 3})
+	defer busy.Remove()
+	large := sinktest.Transaction(21, 1)
+	large.Events[0].After = sinktest.Wide(1, 50_000)
+	store(t, f, []*listeners.Batch{large})
+	verify(t, c, []*listeners.Batch{sinktest.Transaction(20, 30), large})
 }

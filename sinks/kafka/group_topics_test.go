@@ -50,7 +50,7 @@ func TestGroupReadsNewTablesFromTheirBeginning(t *testing.T) {
 	b := sinktest.Transaction(2, 1)
 	b.Events[0].Schema = trains
 	store(t, f, []*listeners.Batch{b})
-	timeout := time.NewTimer(20 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	select {
 	case got := <-heard:
@@ -74,7 +74,7 @@ func TestGroupThatIsNotAllowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
 	defer stop()
 	err = g.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return nil })
 	if !errors.Is(err, kerr.GroupAuthorizationFailed) || !strings.Contains(err.Error(), "allow this user") {

@@ -44,6 +44,7 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 		}
 		f.Close()
 	}
+	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table", keyed(rows))
 
 	// All but what is after the last segment that was begun is compacted.
@@ -67,7 +68,9 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 		}
 	}
 	f.Close()
+	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table that was compacted", keyed(rows))
 	store(t, latest(t, b.cluster, kafka.Options{}), []*listeners.Batch{transaction(commit+1, truncate(), create("last", "5"))})
+	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table that was truncated", map[string]string{"last": "last=5"})
 }

@@ -13,7 +13,6 @@ import (
 
 	"github.com/cenkalti/backoff/v4"
 	"github.com/twmb/franz-go/pkg/kadm"
-	"github.com/twmb/franz-go/pkg/kerr"
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/sinks"
@@ -80,7 +79,7 @@ func (w *writer) openParking(ctx context.Context, name string) error {
 	if r := w.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
-	if _, err := w.admin.CreateTopic(ctx, 1, int16(w.opts.Replicas), configs, name); err != nil && !errors.Is(err, kerr.TopicAlreadyExists) {
+	if err := w.createTopic(ctx, name, 1, configs, func() error { return nil }); err != nil {
 		return err
 	}
 	client, err := kgo.NewClient(append(w.base(),

@@ -95,13 +95,13 @@ func wantTold(t testing.TB, what string, want []*listeners.Batch, got []listener
 // waitFor waits until a recorder has heard a position.
 func waitFor(t testing.TB, r *listenertest.Recorder, at listeners.Position) []listenertest.Batch {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	got, err := r.Wait(ctx, func(b []listenertest.Batch) bool {
 		return len(b) > 0 && b[len(b)-1].Position.Compare(at) >= 0
 	})
 	if err != nil {
-		t.Fatalf("%s was not heard in 30s: %v", at, err)
+		t.Fatalf("%s was not heard within a minute: %v", at, err)
 	}
 	return got
 }
@@ -351,13 +351,13 @@ func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
-	timeout := time.NewTimer(30 * time.Second)
+	timeout := time.NewTimer(time.Minute)
 	defer timeout.Stop()
 	for !ok() {
 		select {
 		case <-ticker.C:
 		case <-timeout.C:
-			t.Fatalf("not in 30s: %s", what)
+			t.Fatalf("not within a minute: %s", what)
 		}
 	}
 }

@@ -95,11 +95,22 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
 	t := w.newTopic(name)
-	err := backoff.Retry(func() error {
-		_, err := w.admin.CreateTopic(ctx, int32(w.opts.Partitions), int16(w.opts.Replicas), configs, name)
+	if err := w.createTopic(ctx, name, int32(w.opts.Partitions), configs, func() error { return w.adoptTopic(ctx, t) }); err != nil {
+		return nil, err
+	}
+	w.topics[name] = t
+	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
+	return t, nil
+}
+
+// createTopic tries again what may pass until ctx ends. Adopt is called if the
+// topic exists: the answer to an earlier try was lost, or somebody else has made
+// it.
+func (w *writer) createTopic(ctx context.Context, name string, partitions int32, configs map[string]*string, adopt func() error) error {
+	return backoff.Retry(func() error {
+		_, err := w.admin.CreateTopic(ctx, partitions, int16(w.opts.Replicas), configs, name)
 		if errors.Is(err, kerr.TopicAlreadyExists) {
-			// The answer to an earlier try was lost, or somebody else has made it.
-			err = w.adoptTopic(ctx, t)
+			err = adopt()
 		}
 		if err == nil {
 			return nil
@@ -114,12 +125,6 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 		w.opts.Logger.DebugContext(ctx, "topic not created so far", "topic", name, "error", err)
 		return err
 	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0)), ctx))
-	if err != nil {
-		return nil, err
-	}
-	w.topics[name] = t
-	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
-	return t, nil
 }
 
 // adoptTopic takes a topic that was made since Open, as long as it is empty.

@@ -121,7 +121,7 @@ func TestKilledWorkersHaveEachEffectOnce(t *testing.T) {
 	}
 	for n := range sinktest.Faults(t) {
 		want := n * commands / (sinktest.Faults(t) + 1)
-		pgtest.Eventually(t, 60*time.Second, func() error {
+		pgtest.Eventually(t, 3*time.Minute, func() error {
 			if err := count(); err != nil || done >= want {
 				return err
 			}
@@ -130,7 +130,7 @@ func TestKilledWorkersHaveEachEffectOnce(t *testing.T) {
 		kill(n % 2)
 		workers[n%2] = start()
 	}
-	pgtest.Eventually(t, 60*time.Second, func() error {
+	pgtest.Eventually(t, 3*time.Minute, func() error {
 		if err := count(); err != nil || done == commands {
 			return err
 		}
@@ -143,7 +143,7 @@ func TestKilledWorkersHaveEachEffectOnce(t *testing.T) {
 // an effect.
 func verify(t *testing.T, p *pool, c *sinks.Commands) {
 	t.Helper()
-	pgtest.Eventually(t, 60*time.Second, func() error {
+	pgtest.Eventually(t, 3*time.Minute, func() error {
 		all, err := c.Queues(t.Context())
 		if err == nil && all[0].Waiting+all[0].Running > 0 {
 			err = fmt.Errorf("%+v is not empty", all[0])

@@ -31,7 +31,7 @@ func TestAlarmEndsWithItsConnection(t *testing.T) {
 		return nil
 	}
 	watermark := func(fraction string) {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
 		defer cancel()
 		if _, err := s.Ctl(ctx, "set_vm_memory_high_watermark", fraction); err != nil {
 			t.Error(err)
@@ -47,7 +47,7 @@ func TestAlarmEndsWithItsConnection(t *testing.T) {
 
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.NewTimer(time.Minute)
+	deadline := time.NewTimer(3 * time.Minute)
 	defer deadline.Stop()
 	poll := time.NewTicker(20 * time.Millisecond)
 	defer poll.Stop()
@@ -55,7 +55,7 @@ func until(t *testing.T, what string, ok func() bool) {
 		select {
 		case <-poll.C:
 		case <-deadline.C:
-			t.Fatalf("no %s within a minute", what)
+			t.Fatalf("no %s within three minutes", what)
 		}
 	}
 }

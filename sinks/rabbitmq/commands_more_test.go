@@ -201,7 +201,7 @@ func TestCommandOfAnotherClient(t *testing.T) {
 	queue := r.broker.Queue("fleet")
 	r.publish(t, queue, amqp.Publishing{Type: "recall", Body: []byte("7"), Headers: amqp.Table{"trace": int32(9)}})
 	r.publish(t, queue, amqp.Publishing{Body: []byte("no name")})
-	ctx, stop := context.WithTimeout(t.Context(), time.Minute)
+	ctx, stop := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer stop()
 	served := make(chan error, 1)
 	go func() {
@@ -232,7 +232,7 @@ func TestCommandOfAnotherClient(t *testing.T) {
 // command to the lease.
 func TestCommandOfASilentWorkerComesBack(t *testing.T) {
 	r := newRig(t)
-	consumer, err := r.broker.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet", Lease: time.Second, Concurrency: 1})
+	consumer, err := r.broker.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet", Lease: 5 * time.Second, Concurrency: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -240,7 +240,7 @@ func TestCommandOfASilentWorkerComesBack(t *testing.T) {
 	if err := r.commands.Send(t.Context(), sinks.Command{Queue: "fleet", Name: "recall", ID: "a"}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	first, err := consumer.Receive(ctx, 1)
 	if err != nil || len(first) != 1 || first[0].Attempt() != 1 {

@@ -24,7 +24,7 @@ func prefix(t testing.TB, s *rabbitserver.Server) string {
 	t.Helper()
 	p := "t" + rand.Text()[:8] + "."
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 30*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute)
 		defer cancel()
 		if err := s.Resume(ctx); err != nil {
 			t.Error(err)

@@ -248,10 +248,17 @@ func (c *Connector) channel(ctx context.Context, s *slot) (*amqp.Channel, error)
 		return nil, err
 	}
 	var ch *amqp.Channel
+	over := make(chan struct{})
 	if err := c.await(ctx, func() (err error) {
+		defer close(over)
 		ch, err = conn.Channel()
 		return err
 	}); err != nil {
+		c.wg.Go(func() { // it may open all the same when it was given up
+			if <-over; ch != nil {
+				ch.Close()
+			}
+		})
 		return nil, fmt.Errorf("open a channel at %s: %w", c.server, err)
 	}
 	return ch, nil

@@ -180,7 +180,7 @@ func TestPublisherUnderFaults(t *testing.T) {
 	tp := newTopic(t, nil)
 	w := new(wire)
 	p := tp.publisher(t, w, rabbitmq.PublisherOptions{MaxPending: 50, ConfirmTimeout: time.Second})
-	settled := time.NewTimer(time.Second) // a quorum queue survives a crash when it is that old
+	settled := time.NewTimer(5 * time.Second) // a quorum queue survives a crash when it is that old
 	<-settled.C
 	r := mathrand.New(mathrand.NewPCG(3, 4))
 	batches := sinktest.History(r, 4000)

@@ -27,7 +27,7 @@ func (w *wire) dial(ctx context.Context, network, address string) (net.Conn, err
 	if w.dead.Load() {
 		return nil, net.ErrClosed
 	}
-	dialer := net.Dialer{Timeout: time.Second}
+	dialer := net.Dialer{Timeout: 10 * time.Second}
 	conn, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err

@@ -81,11 +81,8 @@ func whatIsSentArrives(b *bench) {
 		b.Errorf("received %+v, want recall with an id and no body", second.Command)
 	}
 	b.empty(c)
-	b.eventually("counters", func() error {
-		if s := c.Stats(); s.Sent != 2 || s.Received != 2 || s.Done != 2 || s.Running != 0 {
-			return fmt.Errorf("counters are %+v, want 2 sent, received and done", s)
-		}
-		return nil
+	b.counters(c, "2 sent, received and done", func(s *sinks.CommandStats) bool {
+		return s.Sent == 2 && s.Received == 2 && s.Done == 2 && s.Running == 0
 	})
 }
 

@@ -55,7 +55,7 @@ type groupMember struct {
 // groupOptions are those of the tests: everything from the beginning, quickly.
 func groupOptions() *sinks.GroupOptions {
 	return &sinks.GroupOptions{
-		Start: sinks.GroupStart{Oldest: true}, Lease: calmLease, Checkpoint: 20 * time.Millisecond, DrainTimeout: 5 * time.Second,
+		Start: sinks.GroupStart{Oldest: true}, Lease: calmLease, Checkpoint: 20 * time.Millisecond, DrainTimeout: 20 * time.Second,
 	}
 }
 

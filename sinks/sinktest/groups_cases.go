@@ -201,7 +201,9 @@ func groupSharesAreFair(b *groupBench) {
 func groupDrains(b *groupBench) {
 	started, release := make(chan struct{}, 100), make(chan struct{})
 	b.store(100)
-	first := b.join("a", groupOptions(), listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
+	o := groupOptions()
+	o.DrainTimeout = patience
+	first := b.join("a", o, listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
 		started <- struct{}{}
 		select {
 		case <-release:

@@ -44,12 +44,16 @@ func groupRetries(b *groupBench) {
 	var failures atomic.Int64
 	o := groupOptions()
 	o.Retry = &listeners.RetryPolicy{Attempts: 5, Delay: time.Millisecond}
-	m := b.join("a", o, listeners.ListenerFunc(func(_ context.Context, _ *listeners.Batch) error {
-		if failures.Add(1)%3 == 0 {
-			return errors.New("once more")
-		}
-		return nil
-	}))
+	m := b.joinWith(b.server.Join(b.TB), "a", o, func(sinks.GroupPartition) listeners.Listener {
+		tries := make(map[listeners.Position]int)
+		return listeners.ListenerFunc(func(_ context.Context, batch *listeners.Batch) error {
+			if tries[batch.Position]++; tries[batch.Position] < 3 {
+				failures.Add(1)
+				return errors.New("once more")
+			}
+			return nil
+		})
+	})
 	b.settled()
 	b.check()
 	if err := m.end(); err != nil {
@@ -193,7 +197,8 @@ func groupSlowDrain(b *groupBench) {
 	var hold atomic.Bool
 	release, held := make(chan struct{}), make(chan struct{}, 100)
 	o := shortOptions()
-	o.DrainTimeout = patience
+	o.Lease, o.DrainTimeout = 2*shortLease, patience
+	longest := stalls()
 	slow := b.join("slow", o, listeners.ListenerFunc(func(ctx context.Context, _ *listeners.Batch) error {
 		if !hold.Load() {
 			return nil
@@ -219,7 +224,7 @@ func groupSlowDrain(b *groupBench) {
 	b.store(100)
 	<-held
 	members = append(members, b.join("late", o, nothing))
-	pause := time.NewTimer(2*shortLease + shortLease/2)
+	pause := time.NewTimer(2*o.Lease + o.Lease/2)
 	<-pause.C
 	hold.Store(false)
 	close(release)
@@ -227,7 +232,10 @@ func groupSlowDrain(b *groupBench) {
 	b.store(100)
 	b.settled()
 	b.check()
-	if n := b.tally.losses(); n > 0 {
+	switch n, stall := b.tally.losses(), longest(); {
+	case n > 0 && stall >= o.Lease/6: // then the test says nothing
+		b.Logf("%d partitions were lost while the machine stood still for %s", n, stall)
+	case n > 0:
 		b.Errorf("%d partitions were lost while members waited", n)
 	}
 }

@@ -151,6 +151,18 @@ func (b *bench) empty(c *sinks.Commands) {
 	})
 }
 
+// counters waits until the counters are as they should be: the queue is empty a
+// moment before the worker knows it.
+func (b *bench) counters(c *sinks.Commands, want string, ok func(*sinks.CommandStats) bool) {
+	b.Helper()
+	b.eventually("counters", func() error {
+		if s := c.Stats(); !ok(&s) {
+			return fmt.Errorf("counters are %+v, want %s", s, want)
+		}
+		return nil
+	})
+}
+
 // A tally counts what happened to each command.
 type tally struct {
 	mu    sync.Mutex

@@ -35,9 +35,7 @@ func retriesWait(b *bench) {
 			b.Errorf("attempt %d came %s after the one before, want at least %s", i+2, gap, least*3/4)
 		}
 	}
-	if s := c.Stats(); s.Retried != 3 || s.Done != 1 || s.Dead != 0 {
-		b.Errorf("Stats = %+v, want 3 retried, 1 done", s)
-	}
+	b.counters(c, "3 retried, 1 done", func(s *sinks.CommandStats) bool { return s.Retried == 3 && s.Done == 1 && s.Dead == 0 })
 }
 
 func deadLettersSayWhy(b *bench) {
@@ -89,9 +87,7 @@ func deadLettersSayWhy(b *bench) {
 		b.Errorf("dead letter has the header trace %q, want 7", got)
 	}
 	b.empty(c)
-	if s := c.Stats(); s.Dead != 4 || s.Panics != 2 {
-		b.Errorf("Stats = %+v, want 4 dead, 2 panics", s)
-	}
+	b.counters(c, "4 dead, 2 panics", func(s *sinks.CommandStats) bool { return s.Dead == 4 && s.Panics == 2 })
 }
 
 func deadLetterRetried(b *bench) {

@@ -43,7 +43,7 @@ func (w *Wire) DialContext(ctx context.Context, network, address string) (net.Co
 			return nil, ctx.Err()
 		}
 	}
-	conn, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}

@@ -30,8 +30,8 @@ func longHandler(b *bench) {
 	b.serve(b.connect(), handler, policy)
 	c := b.connect()
 	b.serve(c, handler, policy)
-	// A machine that stands still for half a lease may lose it. Then the test
-	// says nothing, and is done again.
+	// A machine that is too busy may lose the lease. Then the test says nothing,
+	// and is done again.
 	for try := 1; ; try++ {
 		id := fmt.Sprint("long-", try)
 		longest := stalls()
@@ -42,7 +42,7 @@ func longHandler(b *bench) {
 		if err == nil && n == 1 {
 			return
 		}
-		if stall < lease/6 || try == 5 {
+		if try == 5 {
 			b.Fatalf("a handler longer than its lease was begun %d times, and ended with %v; want once, without an error", n, err)
 		}
 		b.Logf("the machine stood still for %s", stall)
