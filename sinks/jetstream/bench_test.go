@@ -37,7 +37,9 @@ func perEvent(b *testing.B, used time.Duration) {
 
 // BenchmarkFirehose stores one event per iteration, in transactions of 1,000.
 func BenchmarkFirehose(b *testing.B) {
-	for name, opts := range map[string]*jetstream.Options{"plain": nil, "msgid": {MsgID: true}} {
+	for name, opts := range map[string]*jetstream.Options{
+		"auto": nil, "async": {FastIngest: jetstream.FastIngestOff}, "fast": {FastIngest: jetstream.FastIngestAlways}, "msgid": {MsgID: true},
+	} {
 		b.Run(name, func(b *testing.B) {
 			f := open(b, connect(b, natstest.Run(b)), opts)
 			batches := make([]*listeners.Batch, 0, b.N/1000+1)

@@ -93,9 +93,14 @@ func clusterServers(t *testing.T) []*server.Server {
 
 // A stream on three servers whose leader steps down in mid-load.
 func TestClusterLeaderChangesInMidLoad(t *testing.T) {
+	leaderChangesInMidLoad(t, jetstream.FastIngestOff)
+}
+
+func leaderChangesInMidLoad(t *testing.T, fast jetstream.FastIngest) {
+	t.Helper()
 	nc := cluster(t)
 	changes := 0
-	chaos(t, nc, &jetstream.Options{Replicas: 3, MaxPending: 256, AckTimeout: 2 * time.Second}, 50, 12, func() {
+	chaos(t, nc, &jetstream.Options{Replicas: 3, MaxPending: 256, AckTimeout: 2 * time.Second, FastIngest: fast}, 50, 12, func() {
 		stepDown := func() bool {
 			// Between two leaders nobody answers.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)

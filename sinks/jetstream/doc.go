@@ -34,6 +34,26 @@
 // be what its own predecessor had sent before it died. So when two are started
 // on one stream, the older one stops.
 //
+// # Fast ingest
+//
+// Where the stream allows it (allow_batched, NATS 2.14; [sinks.Firehose.Open] sets it on
+// a stream that it creates, and leaves an existing one alone), messages go in batches
+// while there is much to do, see [FastIngest]. The server then answers every hundred of
+// them, which saves about a tenth of the CPU time of server and firehose. Open
+// logs whether batches are possible, and if not, why.
+//
+// What is promised stays the same. In a batch every message names the
+// stream's last sequence, and the server ends the batch at the first one that it refuses or misses
+// (gap mode "fail"), so that nothing is stored behind it: with replicas, too, where
+// messages by themselves leave the moment that is described below. A batch begins when
+// nothing is in flight, and nothing is sent behind one before its end
+// is answered. After any fault, a reconnect or a change of leader the stream's tail says where to go on, with
+// a new batch, or without one if the server refused it.
+//
+// To end a batch the firehose publishes an empty message to
+// <address>._control.batch.end.all, such as cdc.shop._control.batch.end.all. The
+// stream does not store it, but plain subscribers to cdc.shop.> hear it: it has no ce-id.
+//
 // # What is not promised
 //
 // An acknowledgement says that the server has the message, not that its disk
@@ -41,8 +61,8 @@
 // matters, use Options.Replicas or set sync_interval to always. If an
 // acknowledged message is gone afterwards, the firehose says so and stops.
 //
-// On a stream with replicas, every message names a sequence and none an id
-// (the server cannot compare ids there). If a stranger publishes to the
+// On a stream with replicas, every message outside a batch of fast ingest names a
+// sequence and none an id (the server cannot compare ids there). If a stranger publishes to the
 // stream's subjects, events behind the stranger's message are stored for a
 // moment without the ones whose place it took; the firehose deletes them before
 // it stops. Readers may have seen them, and see them again after the restart.

@@ -86,13 +86,19 @@ func (c *filtered) Read(p []byte) (int, error) {
 		if _, err := io.ReadFull(c.in, body); err != nil {
 			return 0, err
 		}
-		if bytes.HasPrefix(body, []byte(`{"stream":"`+cmp.Or(c.wire.stream, "CDC_SHOP")+`","seq":`)) && c.wire.lose.Add(-1) >= 0 {
+		if acknowledges(body, cmp.Or(c.wire.stream, "CDC_SHOP")) && c.wire.lose.Add(-1) >= 0 {
 			continue
 		}
 		c.left.Write(line)
 		c.left.Write(body)
 	}
 	return c.left.Read(p)
+}
+
+// acknowledges reports whether a body is the answer to a publish, or to some of a
+// batch.
+func acknowledges(body []byte, stream string) bool {
+	return bytes.HasPrefix(body, []byte(`{"stream":"`+stream+`","seq":`)) || bytes.HasPrefix(body, []byte(`{"type":"ack","seq":`))
 }
 
 // chaos stores a history while fault is called at random moments.

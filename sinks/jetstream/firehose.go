@@ -42,6 +42,7 @@ func newFirehose(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, err
 		out:  newOutgoing(from, &o),
 	}
 	w.lanes = []*sinks.FirehoseLane{&w.lane}
+	w.ingest = newIngest(w)
 	config := sinks.FirehoseConfig{
 		Scope: from.FirehoseScope, Partitions: o.Partitions, Keep: true, TooLarge: o.TooLarge,
 		MaxPending: o.MaxPending, MaxPendingBytes: o.MaxPendingBytes, Logger: o.Logger,
@@ -72,6 +73,7 @@ type writer struct {
 	lane     sinks.FirehoseLane
 	lanes    []*sinks.FirehoseLane // lane
 	out      *outgoing
+	ingest   *ingest
 	opened   time.Time
 	recovery recovery
 	latest   *latest // of a bucket, nil otherwise
@@ -122,7 +124,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	w.flight.forget(t.seq)
 	w.out.chained = t.replicas == 1
 
-	sub, err := w.nc.Subscribe(w.inbox+".*", w.onAck)
+	sub, err := w.nc.Subscribe(w.inbox+".>", w.onAck)
 	if err != nil {
 		return none, fmt.Errorf("jetstream: subscribe to acknowledgements: %w", err)
 	}
@@ -133,6 +135,10 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
 	w.wg.Go(func() { w.watch(watchCtx) })
+	not := w.ingest.possible(&t)
+	if w.ingest.allowed = not == ""; w.ingest.allowed {
+		w.wg.Go(func() { w.ingest.watch(watchCtx) })
+	}
 	w.opened = time.Now()
 	if w.latest != nil {
 		if err := w.latest.sweep(watchCtx); err != nil {
@@ -144,6 +150,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		w.opts.Logger.WarnContext(ctx, "the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
 			"stream", w.opts.Stream, "duplicate_window", t.window)
 	}
+	w.opts.Logger.InfoContext(ctx, "fast ingest", "stream", w.opts.Stream, "possible", w.ingest.allowed, "when", w.opts.FastIngest, "not", not)
 	return t.position, nil
 }
 
@@ -158,10 +165,23 @@ func (w *writer) Lanes(context.Context, *sinks.FirehoseMessage) ([]*sinks.Fireho
 	return w.lanes, nil
 }
 
-// Push does nothing: the client library sends by itself.
-func (w *writer) Push(sinks.FirehosePush) {}
+// Push has the server answer where somebody waits for that. The client library
+// sends by itself.
+func (w *writer) Push(why sinks.FirehosePush) {
+	switch why {
+	case sinks.PushFull:
+		w.ingest.makeRoom()
+	case sinks.PushFlush:
+		w.ingest.end()
+	case sinks.PushPart, sinks.PushWhole:
+	}
+}
 
 func (w *writer) onAck(m *nats.Msg) {
+	if strings.HasSuffix(m.Subject, ingestSuffix) {
+		w.flight.ackBatch(m.Subject, parseIngest(m, w.opts.Stream))
+		return
+	}
 	seq, err := w.acks.parse(m)
 	w.flight.ack(m.Subject, seq, err)
 }

@@ -28,6 +28,10 @@ func TestOrderedAndComplete(t *testing.T) {
 		"narrow window": {MaxPending: 3},
 		"few bytes":     {MaxPendingBytes: 2000},
 		"message ids":   {MsgID: true},
+
+		"fast ingest":                     {FastIngest: jetstream.FastIngestAlways},
+		"fast ingest and a narrow window": {FastIngest: jetstream.FastIngestAlways, MaxPending: 3},
+		"fast ingest and few bytes":       {FastIngest: jetstream.FastIngestAlways, MaxPendingBytes: 2000},
 	} {
 		t.Run(name, func(t *testing.T) {
 			nc := connect(t, natstest.Run(t))
@@ -96,12 +100,15 @@ func TestWhatAMessageLooksLike(t *testing.T) {
 }
 
 // What a predecessor had sent arrives after its successor has read the tail.
-func TestPredecessorsLastMessages(t *testing.T) {
+func TestPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, nil) }
+
+func predecessorsLastMessages(t *testing.T, opts *jetstream.Options) {
+	t.Helper()
 	nc := connect(t, natstest.Run(t))
 	batches := history(random(t, 6), 2000)
-	first := open(t, nc, nil)
+	first := open(t, nc, opts)
 	store(t, first, batches[:len(batches)/3])
-	second := open(t, nc, nil)
+	second := open(t, nc, opts)
 
 	if err := feed(t.Context(), second, batches[:len(batches)/3]); err != nil {
 		t.Fatal(err)
@@ -146,11 +153,14 @@ func TestForeignMessageIsFenced(t *testing.T) {
 
 // A stranger's message takes a place that was meant for an event in flight. The
 // events behind it must not be stored then.
-func TestForeignMessageMakesNoGap(t *testing.T) {
+func TestForeignMessageMakesNoGap(t *testing.T) { foreignMessageMakesNoGap(t, nil) }
+
+func foreignMessageMakesNoGap(t *testing.T, opts *jetstream.Options) {
+	t.Helper()
 	for seed := range uint64(3) {
 		s := natstest.Run(t)
 		nc, foreign := connect(t, s), connect(t, s)
-		f := open(t, nc, nil)
+		f := open(t, nc, opts)
 		r := random(t, 70+seed)
 		batches := history(r, 4000)
 		moment := 100 + r.Uint64N(2000)
@@ -187,10 +197,13 @@ func TestForeignMessageMakesNoGap(t *testing.T) {
 	}
 }
 
-func TestTooLargeForTheStreamIsNamed(t *testing.T) {
+func TestTooLargeForTheStreamIsNamed(t *testing.T) { tooLargeForTheStreamIsNamed(t, nil) }
+
+func tooLargeForTheStreamIsNamed(t *testing.T, opts *jetstream.Options) {
+	t.Helper()
 	s := natstest.Run(t)
 	nc := connect(t, s)
-	f := open(t, nc, nil)
+	f := open(t, nc, opts)
 	js := natstest.JetStream(t, s)
 	stream, err := js.Stream(t.Context(), "CDC_SHOP")
 	if err != nil {

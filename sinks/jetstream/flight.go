@@ -19,9 +19,10 @@ type flight struct {
 	acks *sinks.FirehoseAcks
 
 	reply               string // where answers go; those to others are late
+	single              string // reply, of messages that are answered one by one
 	attempt             int
 	base, acked, sent   uint64
-	published, answered int
+	published, answered int  // that are answered one by one
 	broken              bool // answers are missing for good
 	fault               error
 
@@ -39,18 +40,23 @@ type flight struct {
 	strays []uint64
 
 	settled chan struct{} // capacity 1: the last answer has come, or none will
+
+	batch *batch        // of fast ingest; nil while messages are answered one by one
+	waits bool          // somebody waits until nothing is in flight
+	empty chan struct{} // capacity 1: that, or a fault
 }
 
 func newFlight(pending int) *flight {
 	// One more than can be in flight: the last one that was acked counts too.
-	return &flight{positions: make([]listeners.Position, pending+1), settled: make(chan struct{}, 1)}
+	return &flight{positions: make([]listeners.Position, pending+1), settled: make(chan struct{}, 1), empty: make(chan struct{}, 1)}
 }
 
 // begin starts an attempt behind the stream's last sequence. Answers of an older
 // one do not count any more.
 func (f *flight) begin(inbox string, seq uint64) {
 	f.attempt++
-	f.reply = inbox + "." + strconv.Itoa(f.attempt)
+	f.single = inbox + "." + strconv.Itoa(f.attempt)
+	f.reply, f.batch = f.single, nil
 	f.base, f.acked, f.sent = seq, seq, seq
 	f.published, f.answered, f.broken, f.fault = 0, 0, false, nil
 	f.strays = nil
@@ -78,7 +84,9 @@ func (f *flight) next(p listeners.Position) (reply string, seq uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sent++
-	f.published++
+	if f.batch == nil {
+		f.published++
+	}
 	f.positions[f.sent%uint64(len(f.positions))] = p
 	return f.reply, f.sent
 }
@@ -88,7 +96,9 @@ func (f *flight) withdraw() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sent--
-	f.published--
+	if f.batch == nil {
+		f.published--
+	}
 }
 
 // ack takes the answer to one message.
@@ -114,6 +124,7 @@ func (f *flight) ack(reply string, seq uint64, err error) {
 	if f.answered == f.published {
 		f.settle()
 	}
+	f.tell()
 }
 
 func (f *flight) fail(err error) {
@@ -121,6 +132,7 @@ func (f *flight) fail(err error) {
 		f.fault = err
 		f.acks.Fail(err)
 	}
+	f.tell()
 }
 
 func (f *flight) settle() {
@@ -134,7 +146,7 @@ func (f *flight) settle() {
 func (f *flight) interrupt(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.sent > f.acked || f.fault != nil {
+	if f.sent > f.acked || f.batch != nil && f.batch.ending || f.fault != nil {
 		f.broken = true
 		f.fail(err)
 		f.settle()
@@ -146,7 +158,12 @@ func (f *flight) interrupt(err error) {
 func (f *flight) over() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.broken || f.answered >= f.published
+	return f.broken || f.answered >= f.published && (f.batch == nil || f.batch.over)
+}
+
+// known reports whether the server has said of every message what became of it.
+func (f *flight) known() bool {
+	return f.answered >= f.published && (f.batch == nil || f.batch.told)
 }
 
 // deaf makes every further answer a late one: what is acked stays as it is,
@@ -169,10 +186,15 @@ type progress struct {
 	waiting  bool // for an answer
 	attempt  int
 	answered int
+	acked    uint64
 }
 
 func (f *flight) progress() progress {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return progress{waiting: f.answered < f.published, attempt: f.attempt, answered: f.answered}
+	p := progress{waiting: f.answered < f.published, attempt: f.attempt, answered: f.answered, acked: f.acked}
+	if b := f.batch; b != nil {
+		p.waiting, p.answered = f.sent > f.acked || b.ending, f.answered+b.heard
+	}
+	return p
 }

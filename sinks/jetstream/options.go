@@ -71,6 +71,9 @@ type Options struct {
 	// store [ParkedName], and the message says where. Default: the firehose ends
 	// with a [sinks.TooLargeError].
 	TooLarge sinks.TooLargePolicy
+	// FastIngest says when messages go in batches of the server's fast ingest.
+	// Default [FastIngestAuto].
+	FastIngest FastIngest
 	// Logger gets a line when publishing is interrupted and when it goes on.
 	// Default: none.
 	Logger *slog.Logger
@@ -124,6 +127,9 @@ func (o *Options) validate() []string {
 	}
 	if o.MaxPending < 1 || o.MaxPendingBytes < 1 {
 		faults = append(faults, "MaxPending and MaxPendingBytes must not be negative")
+	}
+	if o.FastIngest > FastIngestAlways {
+		faults = append(faults, "FastIngest must be one of its constants")
 	}
 	if o.AckTimeout < 0 || o.MaxAge < 0 || o.MaxBytes < 0 || o.MaxMsgs < 0 {
 		faults = append(faults, "AckTimeout, MaxAge, MaxBytes and MaxMsgs must not be negative")

@@ -14,13 +14,21 @@ import (
 
 // Send publishes a message. What the connection says of it later, the flight
 // knows.
-func (w *writer) Send(_ context.Context, m *sinks.FirehoseMessage) error {
+func (w *writer) Send(ctx context.Context, m *sinks.FirehoseMessage) error {
 	msg := w.out.message(m.Frame)
 	if w.latest != nil {
 		w.latest.address(msg, m)
 	}
+	if sent, err := w.ingest.send(ctx, m, msg); sent {
+		return err
+	}
 	reply, seq := w.flight.next(m.Position)
 	w.out.link(reply, m.Frame.ID, seq)
+	return w.publish(msg)
+}
+
+// publish hands a message to the connection. After an error it was not sent.
+func (w *writer) publish(msg *nats.Msg) error {
 	err := w.nc.PublishMsg(msg)
 	switch {
 	case err == nil:
@@ -181,6 +189,20 @@ func (o *outgoing) link(reply, eventID string, seq uint64) {
 	if o.chained {
 		o.lastID = id
 	}
+}
+
+// place completes a message of a batch, which needs no id, see ingest.
+func (o *outgoing) place(reply string, seq uint64, first bool) {
+	h := o.msg.Header
+	stream := ""
+	if first {
+		stream = o.stream
+	}
+	o.expectedStream.set(h, stream)
+	o.expectedSeq.set(h, strconv.FormatUint(seq-1, 10))
+	o.expectedID.set(h, "")
+	o.msgID.set(h, "")
+	o.msg.Reply, o.lastID, o.before = reply, "", ""
 }
 
 // unlink takes back the last link, of a message that was never sent.

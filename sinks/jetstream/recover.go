@@ -51,7 +51,9 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 		r.timeout = min(2*r.timeout, w.opts.AckTimeout)
 		return listeners.Position{}, w.lost(err)
 	}
+	balked := w.flight.batched() && balks(r.fault, t.seq == w.flight.stable())
 	err = w.resume(&t, r.fault)
+	w.ingest.restart(&t, balked)
 	*r = recovery{}
 	return w.lane.Tail, err
 }
@@ -81,6 +83,9 @@ func (w *writer) removeStrays(ctx context.Context) error {
 func (w *writer) settle(ctx context.Context) error {
 	timeout := time.NewTimer(w.opts.AckTimeout)
 	defer timeout.Stop()
+	if !w.flight.over() {
+		w.ingest.end()
+	}
 	for !w.flight.over() {
 		select {
 		case <-w.flight.settled:
@@ -110,7 +115,7 @@ func (w *writer) resume(t *tail, fault error) error {
 	f := w.flight
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.answered < f.published {
+	if !f.known() {
 		f.doubtful = max(f.doubtful, f.sent)
 	}
 	last := w.lane.Tail

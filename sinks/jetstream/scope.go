@@ -60,3 +60,6 @@ func (s scope) resetAddress() string {
 	}
 	return s.ResetAddress()
 }
+
+// endAddress returns where the end of a batch is published. It is stored nowhere.
+func (s scope) endAddress() string { return s.address() + "._control.batch.end.all" }

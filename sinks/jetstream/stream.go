@@ -21,6 +21,9 @@ const smallestDuplicates = 100 * time.Millisecond
 // the server some 200 bytes of memory.
 const largeDuplicates = 10 * time.Second
 
+// codeBadRequest is the status of the JetStream API for a request that is wrong.
+const codeBadRequest = 400
+
 // Codes of the JetStream API that the client library has no names for.
 const (
 	codeSubjectOverlap  natsjs.ErrorCode = 10065
@@ -34,7 +37,13 @@ const (
 func (w *writer) ensureStream(ctx context.Context) error {
 	_, err := w.js.Stream(ctx, w.opts.Stream)
 	if errors.Is(err, natsjs.ErrStreamNotFound) {
-		_, err = w.js.CreateStream(ctx, w.streamConfig())
+		config := w.streamConfig()
+		_, err = w.js.CreateStream(ctx, config)
+		if api, ok := errors.AsType[*natsjs.APIError](err); ok && api.Code == codeBadRequest && config.AllowBatchPublish {
+			// A server that does not know fast ingest may refuse the whole.
+			config.AllowBatchPublish = false
+			_, err = w.js.CreateStream(ctx, config)
+		}
 		if errors.Is(err, natsjs.ErrStreamNameAlreadyInUse) {
 			err = nil // somebody else was faster; the tail's reader checks it
 		}
@@ -55,6 +64,7 @@ func (w *writer) streamConfig() natsjs.StreamConfig {
 		AllowDirect: true,
 		Duplicates:  smallestDuplicates,
 	}
+	c.AllowBatchPublish = w.ingest.possible(&tail{batched: true}) == ""
 	if w.opts.Compression {
 		c.Compression = natsjs.S2Compression
 	}

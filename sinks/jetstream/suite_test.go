@@ -3,6 +3,8 @@ package jetstream_test
 import (
 	"context"
 	"errors"
+	"log/slog"
+	"os"
 	"testing"
 	"time"
 
@@ -19,6 +21,10 @@ import (
 func TestFirehoses(t *testing.T) { sinktest.Firehoses(t, startFirehoses) }
 
 func startFirehoses(t testing.TB) sinktest.FirehoseServer {
+	return startFirehosesWith(t, jetstream.Options{})
+}
+
+func startFirehosesWith(t testing.TB, base jetstream.Options) sinktest.FirehoseServer {
 	dir := t.TempDir()
 	s := natstest.RunWith(t, &natsserver.Options{Dir: dir})
 	port := s.Port()
@@ -45,11 +51,15 @@ func startFirehoses(t testing.TB) sinktest.FirehoseServer {
 				t.Fatalf("Connect: %v", err)
 			}
 			t.Cleanup(nc.Close)
-			opts := &jetstream.Options{AckTimeout: grace, TooLarge: o.TooLarge}
+			opts := base
+			opts.AckTimeout, opts.TooLarge = grace, o.TooLarge
+			if os.Getenv("ROWCALL_TEST_LOG") != "" {
+				opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+			}
 			if o.Narrow {
 				opts.MaxPending = 64
 			}
-			f, err := jetstream.New(nc, sinktest.Database, opts)
+			f, err := jetstream.New(nc, sinktest.Database, &opts)
 			if err != nil {
 				t.Fatalf("New: %v", err)
 			}

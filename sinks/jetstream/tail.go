@@ -24,6 +24,7 @@ const (
 type tail struct {
 	seq      uint64 // of the last message that was ever stored
 	replicas int
+	batched  bool          // the stream takes batches of fast ingest
 	window   time.Duration // in which the server looks for duplicates
 	origin   uint64        // what seq was before the first one
 	limit    int64         // of a message's size in this stream; 0 for none
@@ -51,7 +52,7 @@ func (w *writer) readTail(ctx context.Context, timeout time.Duration) (tail, err
 	if err := w.check(&info.Config); err != nil {
 		return t, err
 	}
-	t.replicas = info.Config.Replicas
+	t.replicas, t.batched = info.Config.Replicas, info.Config.AllowBatchPublish
 	t.seq, t.window = info.State.LastSeq, info.Config.Duplicates
 	t.origin = max(info.Config.FirstSeq, 1) - 1
 	t.limit = max(int64(info.Config.MaxMsgSize), 0)

@@ -98,14 +98,22 @@ func (r *rig) connect(o FirehoseSetup) *FirehoseClient {
 	return c
 }
 
-// open returns a client whose firehose is open.
+// open returns a client whose firehose is open. Open tries once, and a machine that
+// is busy may keep an answer longer than it waits.
 func (r *rig) open(o FirehoseSetup) *FirehoseClient {
 	r.Helper()
-	c := r.connect(o)
-	if err := c.Firehose.Open(r.Context()); err != nil {
-		r.Fatalf("Open: %v", err)
+	ctx, cancel := r.patient()
+	defer cancel()
+	for {
+		c := r.connect(o)
+		err := c.Firehose.Open(ctx)
+		if err == nil {
+			return c
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil {
+			r.Fatalf("Open: %v", err)
+		}
 	}
-	return c
 }
 
 // patient bounds what should not take for ever.
