@@ -34,8 +34,14 @@ type session struct {
 
 	mu        sync.Mutex // requests of the channel come one after the other
 	cancelled bool
+	// extra is what cancel has taken.
+	extra []amqp.Delivery
+	// ends is held for reading by what makes room for another delivery, and by
+	// cancel.
+	ends sync.RWMutex
 
-	sync groupSync
+	queue string
+	sync  groupSync
 }
 
 // Consume implements [sinks.CommandBroker]. The server notices when a worker
@@ -74,7 +80,7 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, explain(c.queue, name, err)
 	}
-	s := &session{ch: ch}
+	s := &session{ch: ch, queue: name}
 	err = c.broker.connector.setUp(ctx, ch, func() error {
 		if err := ch.Qos(min(c.opts.Concurrency, maxPrefetch), 0, false); err != nil {
 			return err
@@ -178,39 +184,6 @@ func (s *session) close(c *Connector) {
 	}
 }
 
-// cancel ends what the server pushes, so that an acknowledgement makes no room
-// for another command. Once it returns, no more will come.
-func (s *session) cancel() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.cancelled {
-		s.cancelled = true
-		_ = s.ch.Cancel(consumerTag, false) // or the channel is gone
-	}
-}
-
-// giveBack ends the consumer, and what was pushed and not taken goes back,
-// except what is in its last attempt: the server counts what it takes back.
-func (c *commandConsumer) giveBack(ctx context.Context) []sinks.CommandDelivery {
-	c.mu.Lock()
-	s := c.session
-	c.ended = ctx.Done()
-	c.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	s.cancel()
-	var last []sinks.CommandDelivery
-	for m := range s.deliveries {
-		if (stored{Delivery: &m}).attempts()+1 >= c.opts.MaxAttempts {
-			last = c.add(ctx, last, s, m)
-			continue
-		}
-		_ = m.Nack(false, true)
-	}
-	return last
-}
-
 // add takes a message whose time has come, and sends others on their way.
 func (c *commandConsumer) add(ctx context.Context, found []sinks.CommandDelivery, s *session, m amqp.Delivery) []sinks.CommandDelivery {
 	d := &commandDelivery{consumer: c, session: s, message: stored{queue: c.queue, Delivery: &m}}
@@ -235,9 +208,10 @@ func (c *commandConsumer) Close() {
 	s := c.session
 	c.mu.Unlock()
 	if s != nil {
-		s.cancel()
-		for m := range s.deliveries { // Receive was not told to end
-			_ = m.Nack(false, true)
+		for _, d := range c.returnAll(context.Background(), s) { //nolint:contextcheck // Close has none
+			if d, ok := d.(*commandDelivery); ok { // nobody is there to begin it
+				d.expire()
+			}
 		}
 	}
 	c.wg.Wait()

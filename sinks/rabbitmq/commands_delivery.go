@@ -99,7 +99,7 @@ func (d *commandDelivery) end(ctx context.Context, move func(context.Context) er
 		}
 		d.moved = true
 	}
-	err := d.message.Ack(false)
+	err := d.session.end(func() error { return d.message.Ack(false) })
 	if err == nil {
 		err = d.session.sync.do()
 	}
@@ -147,7 +147,7 @@ func (d *commandDelivery) expire() {
 		return
 	}
 	// Unlike nack, reject counts as a failed attempt in all versions.
-	_ = d.message.Reject(true)
+	_ = d.session.end(func() error { return d.message.Reject(true) })
 	_ = d.finish(d.lost(errNoSign))
 }
 
@@ -166,8 +166,8 @@ func (d *commandDelivery) postpone(ctx context.Context, at time.Time) {
 	if err := c.broker.store(storing, c.queue, m, at); err != nil {
 		c.broker.opts.Logger.WarnContext(ctx, "a delayed command cannot be put back", "queue", c.queue, "error", err)
 		pause(ctx, time.Second) // the server would send it again at once
-		_ = d.message.Nack(false, true)
+		_ = d.session.end(func() error { return d.message.Nack(false, true) })
 		return
 	}
-	_ = d.message.Ack(false)
+	_ = d.session.end(func() error { return d.message.Ack(false) })
 }

@@ -47,6 +47,9 @@
 //     (20 deliveries from RabbitMQ 4.0 on) does not end a command early. What the
 //     server itself delivers again, since a worker died or lost its connection,
 //     counts too.
+//   - What a worker has taken and not begun when it is to stop is stored anew,
+//     without counting as an attempt. Only what comes to an idle worker while the
+//     server ends its consumer counts, below RabbitMQ 4.3.
 //   - A delay is not shorter than asked for, by the clocks of the programs, and
 //     longer by 16 ms and a few steps. While no worker runs, a command that is
 //     due waits for one.

@@ -39,6 +39,7 @@ func Commands(t *testing.T, start func(t testing.TB) CommandServer) {
 		{"LongHandlerKeepsItsLease", longHandler},
 		{"DrainFinishesWhatRuns", drainFinishes},
 		{"DrainGivesBackWhatTakesTooLong", drainGivesBack},
+		{"StopUnderLoadBuriesNothing", stopUnderLoad},
 		{"LostAckSendsOnce", lostAck},
 		{"WorkerKilledInMidHandler", workerKilled},
 		{"WorkerKilledInLastAttempt", workerKilledAtLast},

@@ -153,6 +153,47 @@ func drainGivesBack(b *bench) {
 	wait(b, "the command again", again)
 }
 
+// Workers come and go while there is more than they can take. Each command has
+// one attempt, so it is a dead letter if one that is not begun counts.
+func stopUnderLoad(b *bench) {
+	const commands, workers = 200, 12
+	var seen tally
+	c := b.connect()
+	all := make([]sinks.Command, commands)
+	for i := range all {
+		all[i] = command(fmt.Sprint("s", i))
+	}
+	b.send(c, all...)
+	policy := &sinks.ServePolicy{MaxAttempts: 1, Concurrency: 4, DrainTimeout: b.patience(), Lease: b.patience()}
+	handler := func(_ context.Context, r *sinks.Received) error {
+		if r.Attempt != 1 {
+			b.Errorf("%s comes as attempt %d, want 1", r.ID, r.Attempt)
+		}
+		if n := seen.add(r.ID); n != 1 {
+			b.Errorf("%s is begun %d times, want once", r.ID, n)
+		}
+		return nil
+	}
+	for n := range workers {
+		w := b.serve(b.connect(), handler, policy)
+		b.eventually("commands begun", func() error {
+			if got := seen.len(); got < 10*n+1 && got < commands {
+				return fmt.Errorf("worker %d: %d commands were begun", n, got)
+			}
+			return nil
+		})
+		if err := w.end(); err != nil {
+			b.Errorf("Serve = %v, want nil", err)
+		}
+	}
+	b.serve(c, handler, policy)
+	b.empty(c)
+	b.dead(c, 0)
+	if n := seen.len(); n != commands {
+		b.Errorf("%d of %d commands were carried out", n, commands)
+	}
+}
+
 func workerKilled(b *bench) {
 	started, hang := make(chan struct{}, 10), make(chan struct{})
 	defer close(hang)
