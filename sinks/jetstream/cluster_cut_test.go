@@ -14,7 +14,7 @@ import (
 // end, and it sends the same ones again.
 func TestClusterConnectionsCut(t *testing.T) {
 	servers := clusterServers(t)
-	for name, fast := range map[string]jetstream.FastIngest{"async": jetstream.FastIngestOff, "fast": jetstream.FastIngestAlways} {
+	for name, opts := range map[string]jetstream.Options{"async": {FastIngest: jetstream.FastIngestOff}, "fast": always, "wholes": asWholes} {
 		t.Run(name, func(t *testing.T) {
 			w := new(wire)
 			nc, err := jetstream.Connect(servers[0].ClientURL(), &jetstream.ConnectOptions{
@@ -24,7 +24,8 @@ func TestClusterConnectionsCut(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(nc.Close)
-			chaos(t, nc, &jetstream.Options{Replicas: 3, MaxPending: 256, AckTimeout: 2 * time.Second, FastIngest: fast}, 51, 10, w.cut)
+			opts.Replicas, opts.MaxPending, opts.AckTimeout = 3, 256, 2*time.Second
+			chaos(t, nc, &opts, 51, 10, w.cut)
 			if err := nc.FlushTimeout(20 * time.Second); err != nil {
 				t.Fatal(err)
 			}

@@ -195,7 +195,7 @@ func (f *flight) progress() progress {
 	defer f.mu.Unlock()
 	p := progress{waiting: f.answered < f.published, attempt: f.attempt, answered: f.answered, acked: f.acked}
 	if b := f.batch; b != nil {
-		p.waiting, p.answered = f.sent > f.acked || b.ending, f.answered+b.heard
+		p.waiting, p.answered = b.ending || !b.whole && f.sent > f.acked, f.answered+b.heard
 	}
 	return p
 }

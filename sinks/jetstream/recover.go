@@ -35,6 +35,9 @@ type recovery struct {
 func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, error) {
 	r := &w.recovery
 	if r.began.IsZero() {
+		if w.wholes != nil {
+			w.wholes.abandon()
+		}
 		if err := w.settle(ctx); err != nil {
 			return listeners.Position{}, err
 		}
@@ -56,6 +59,9 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 	balked := w.flight.batched() && balks(r.fault, t.seq == w.flight.stable())
 	err = w.resume(&t, r.fault)
 	w.ingest.restart(&t, balked)
+	if w.wholes != nil {
+		w.wholes.restart(&t, r.fault)
+	}
 	*r = recovery{}
 	return w.lane.Tail, err
 }
@@ -197,6 +203,11 @@ func fenced(stream string, expected uint64, t *tail) error {
 	}
 }
 
+const (
+	remedySize   = "raise max_msg_size of the stream, or leave the large column out of the publication"
+	remedyHeader = "the headers hold the key twice: choose a shorter replica identity"
+)
+
 // final returns an error for a message that the server will never take: the
 // next one, at a position.
 func (w *writer) final(t *tail, next listeners.Position, fault error) error {
@@ -204,12 +215,12 @@ func (w *writer) final(t *tail, next listeners.Position, fault error) error {
 	if !errors.As(fault, &api) {
 		return nil
 	}
-	limit, remedy := t.limit, "raise max_msg_size of the stream, or leave the large column out of the publication"
+	limit, remedy := t.limit, remedySize
 	switch api.ErrorCode {
 	case codeStreamSealed, codeStreamNotMatch:
 		return &sinks.PlaceError{Place: place(w.opts.Stream), Err: fault, Reason: "it takes no messages of this firehose any more; see who changed it"}
 	case codeHeaderTooLarge:
-		limit, remedy = 64<<10, "the headers hold the key twice: choose a shorter replica identity"
+		limit, remedy = 64<<10, remedyHeader
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
 	default:
 		return nil
