@@ -93,14 +93,15 @@ func clusterServers(t *testing.T) []*server.Server {
 
 // A stream on three servers whose leader steps down in mid-load.
 func TestClusterLeaderChangesInMidLoad(t *testing.T) {
-	leaderChangesInMidLoad(t, jetstream.FastIngestOff)
+	leaderChangesInMidLoad(t, jetstream.Options{FastIngest: jetstream.FastIngestOff})
 }
 
-func leaderChangesInMidLoad(t *testing.T, fast jetstream.FastIngest) {
+func leaderChangesInMidLoad(t *testing.T, opts jetstream.Options) {
 	t.Helper()
 	nc := cluster(t)
 	changes := 0
-	chaos(t, nc, &jetstream.Options{Replicas: 3, MaxPending: 256, AckTimeout: 2 * time.Second, FastIngest: fast}, 50, 12, func() {
+	opts.Replicas, opts.MaxPending, opts.AckTimeout = 3, 256, 2*time.Second
+	chaos(t, nc, &opts, 50, 12, func() {
 		stepDown := func() bool {
 			// Between two leaders nobody answers.
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)

@@ -50,9 +50,17 @@
 // is answered. After any fault, a reconnect or a change of leader the stream's tail says where to go on, with
 // a new batch, or without one if the server refused it.
 //
-// To end a batch the firehose publishes an empty message to
+// To end a batch the firehose may publish an empty message to
 // <address>._control.batch.end.all, such as cdc.shop._control.batch.end.all. The
 // stream does not store it, but plain subscribers to cdc.shop.> hear it: it has no ce-id.
+//
+// # Whole transactions
+//
+// With [Options].Atomic a transaction of 2 to 1,000 messages is one of the server's
+// atomic batches (NATS 2.12): it becomes visible whole or not at all. Its first message
+// names the stream's last sequence. Nothing else is in flight meanwhile, so each such
+// transaction costs a round trip, and fast ingest is not used. Larger ones are stored as without
+// it. The stored messages carry the server's headers Nats-Batch-….
 //
 // # What is not promised
 //

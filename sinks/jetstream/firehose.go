@@ -43,6 +43,9 @@ func newFirehose(nc *nats.Conn, from scope, opts *Options) (*sinks.Firehose, err
 	}
 	w.lanes = []*sinks.FirehoseLane{&w.lane}
 	w.ingest = newIngest(w)
+	if o.Atomic && from.bucket == "" {
+		w.wholes = newWholes(w)
+	}
 	config := sinks.FirehoseConfig{
 		Scope: from.FirehoseScope, Partitions: o.Partitions, Keep: true, TooLarge: o.TooLarge,
 		MaxPending: o.MaxPending, MaxPendingBytes: o.MaxPendingBytes, Logger: o.Logger,
@@ -74,6 +77,7 @@ type writer struct {
 	lanes    []*sinks.FirehoseLane // lane
 	out      *outgoing
 	ingest   *ingest
+	wholes   *wholes // nil unless Options.Atomic is set
 	opened   time.Time
 	recovery recovery
 	latest   *latest // of a bucket, nil otherwise
@@ -135,6 +139,9 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	watchCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	w.stop = stop
 	w.wg.Go(func() { w.watch(watchCtx) })
+	if w.wholes != nil {
+		w.wholes.limit = t.limit
+	}
 	not := w.ingest.possible(&t)
 	if w.ingest.allowed = not == ""; w.ingest.allowed {
 		w.wg.Go(func() { w.ingest.watch(watchCtx) })
@@ -170,6 +177,10 @@ func (w *writer) Lanes(context.Context, *sinks.FirehoseMessage) ([]*sinks.Fireho
 func (w *writer) Push(why sinks.FirehosePush) {
 	switch why {
 	case sinks.PushFull:
+		if w.wholes != nil {
+			w.wholes.cutShort()
+			return
+		}
 		w.ingest.makeRoom()
 	case sinks.PushFlush:
 		w.ingest.end()
@@ -178,6 +189,10 @@ func (w *writer) Push(why sinks.FirehosePush) {
 }
 
 func (w *writer) onAck(m *nats.Msg) {
+	if strings.HasSuffix(m.Subject, wholeSuffix) {
+		w.flight.ackBatch(m.Subject, parseWhole(m, w.opts.Stream))
+		return
+	}
 	if strings.HasSuffix(m.Subject, ingestSuffix) {
 		w.flight.ackBatch(m.Subject, parseIngest(m, w.opts.Stream))
 		return

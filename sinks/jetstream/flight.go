@@ -35,8 +35,9 @@ type flight struct {
 	own       uint64
 	positions []listeners.Position
 	// strays are messages of ours that the server has stored behind one that it
-	// refused, because a stranger's had taken its place. They must go, or the
-	// stream's tail would hide the gap.
+	// refused. If a stranger's has taken the place of that, they must go, or the
+	// stream's tail would hide the gap. If an earlier attempt's has, which came
+	// late, it is the same message, and they are in their places.
 	strays []uint64
 
 	settled chan struct{} // capacity 1: the last answer has come, or none will
@@ -194,7 +195,7 @@ func (f *flight) progress() progress {
 	defer f.mu.Unlock()
 	p := progress{waiting: f.answered < f.published, attempt: f.attempt, answered: f.answered, acked: f.acked}
 	if b := f.batch; b != nil {
-		p.waiting, p.answered = f.sent > f.acked || b.ending, f.answered+b.heard
+		p.waiting, p.answered = b.ending || !b.whole && f.sent > f.acked, f.answered+b.heard
 	}
 	return p
 }

@@ -9,6 +9,7 @@ import (
 // message n is the stream's base+n.
 type batch struct {
 	base   uint64
+	whole  bool // it is stored at its end, see wholes, and answered then
 	heard  int  // answers
 	ending bool // its end is on its way
 	over   bool // the server takes no more of it, after a fault
@@ -21,6 +22,31 @@ func (f *flight) beginBatch(reply string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.reply, f.batch = reply, &batch{base: f.sent}
+}
+
+// beginWhole is beginBatch for a whole.
+func (f *flight) beginWhole(reply string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reply, f.batch = reply, &batch{base: f.sent, whole: true}
+}
+
+// reopenBatch takes back that the end is on its way.
+func (f *flight) reopenBatch() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.batch != nil {
+		f.batch.ending = false
+	}
+}
+
+// giveUp notes that nothing of a whole is or will be stored, as its end was not sent.
+func (f *flight) giveUp() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if b := f.batch; b != nil {
+		b.over, b.told = true, true
+	}
 }
 
 // endBatch notes that the batch's end is on its way; an empty one is over.

@@ -81,6 +81,8 @@ func (in *ingest) possible(t *tail) (not string) {
 		return "turned off"
 	case in.w.latest != nil:
 		return "not for a bucket"
+	case o.Atomic:
+		return "not with Atomic"
 	case o.MsgID:
 		return "not with MsgID"
 	case o.Domain != "" || o.APIPrefix != "":

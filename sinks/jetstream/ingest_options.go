@@ -5,7 +5,7 @@ package jetstream
 // rather than each. What is promised stays the same. It needs a stream that
 // allows it (allow_batched), as one that [sinks.Firehose.Open] creates does where
 // the server can; an existing one is left as it is. Otherwise, and with
-// Options.MsgID, Domain or APIPrefix, and in a bucket, each message is answered.
+// Options.Atomic, MsgID, Domain or APIPrefix, and in a bucket, each message is answered.
 type FastIngest uint8
 
 const (

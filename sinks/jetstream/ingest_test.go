@@ -29,7 +29,7 @@ func TestFastIngestForeignMessageMakesNoGap(t *testing.T) { foreignMessageMakesN
 func TestFastIngestTooLargeForTheStream(t *testing.T)     { tooLargeForTheStreamIsNamed(t, &always) }
 
 func TestFastIngestClusterLeaderChanges(t *testing.T) {
-	leaderChangesInMidLoad(t, jetstream.FastIngestAlways)
+	leaderChangesInMidLoad(t, always)
 }
 
 // ends counts the batches that firehoses end. The server stores no such message,

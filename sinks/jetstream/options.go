@@ -71,6 +71,15 @@ type Options struct {
 	// store [ParkedName], and the message says where. Default: the firehose ends
 	// with a [sinks.TooLargeError].
 	TooLarge sinks.TooLargePolicy
+	// Atomic stores each transaction as a whole: readers see all of its messages
+	// or none (server 2.12). One of more than 1,000 messages, or one that is
+	// larger than the window that MaxPending and MaxPendingBytes allow, a
+	// snapshot, and one that the server has refused as a whole five times become
+	// visible message by message all the same. The stream must allow it
+	// (allow_atomic), as one that is created does. A transaction of several
+	// messages then waits for the one before it, and costs a round trip. A bucket has no
+	// transactions, and Atomic does nothing there. Default: messages are visible as they are stored, in order.
+	Atomic bool
 	// FastIngest says when messages go in batches of the server's fast ingest.
 	// Default [FastIngestAuto].
 	FastIngest FastIngest

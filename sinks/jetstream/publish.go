@@ -19,7 +19,11 @@ func (w *writer) Send(ctx context.Context, m *sinks.FirehoseMessage) error {
 	if w.latest != nil {
 		w.latest.address(msg, m)
 	}
-	if sent, err := w.ingest.send(ctx, m, msg); sent {
+	if w.wholes != nil {
+		if sent, err := w.wholes.send(ctx, m, msg); sent {
+			return err
+		}
+	} else if sent, err := w.ingest.send(ctx, m, msg); sent {
 		return err
 	}
 	reply, seq := w.flight.next(m.Position)
@@ -202,6 +206,24 @@ func (o *outgoing) place(reply string, seq uint64, first bool) {
 	o.expectedSeq.set(h, strconv.FormatUint(seq-1, 10))
 	o.expectedID.set(h, "")
 	o.msgID.set(h, "")
+	o.msg.Reply, o.lastID, o.before = reply, "", ""
+}
+
+// part completes a message of a whole: the server asks only what is before the
+// first one, and answers the one with a reply address.
+func (o *outgoing) part(reply string, seq uint64, first bool, eventID string) {
+	h := o.msg.Header
+	expected, stream, id := "", "", ""
+	if first {
+		expected, stream = strconv.FormatUint(seq-1, 10), o.stream
+	}
+	if o.eventIDs {
+		id = eventID
+	}
+	o.expectedStream.set(h, stream)
+	o.expectedSeq.set(h, expected)
+	o.expectedID.set(h, "")
+	o.msgID.set(h, id)
 	o.msg.Reply, o.lastID, o.before = reply, "", ""
 }
 

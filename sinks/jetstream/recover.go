@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -27,12 +28,16 @@ type recovery struct {
 	began   time.Time // zero: there is none
 	timeout time.Duration
 	fault   error
+	gap     bool // messages of ours were deleted
 }
 
 // Recover begins the next attempt behind what the stream holds.
 func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, error) {
 	r := &w.recovery
 	if r.began.IsZero() {
+		if w.wholes != nil {
+			w.wholes.abandon()
+		}
 		if err := w.settle(ctx); err != nil {
 			return listeners.Position{}, err
 		}
@@ -54,6 +59,9 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 	balked := w.flight.batched() && balks(r.fault, t.seq == w.flight.stable())
 	err = w.resume(&t, r.fault)
 	w.ingest.restart(&t, balked)
+	if w.wholes != nil {
+		w.wholes.restart(&t, r.fault)
+	}
 	*r = recovery{}
 	return w.lane.Tail, err
 }
@@ -61,10 +69,28 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 // removeStrays deletes what must not be in the stream, the newest first, so
 // that a crash meanwhile leaves no less to be seen than before.
 func (w *writer) removeStrays(ctx context.Context) error {
-	strays := w.flight.strays // nothing is added to it any more: the flight is deaf
+	f := w.flight // nothing is added to its strays any more: it is deaf
+	slices.Sort(f.strays)
+	for before := uint64(0); len(f.strays) > 0; {
+		first := f.strays[0]
+		if first-1 != before {
+			inPlace, err := w.holds(ctx, first-1)
+			if err != nil {
+				return err
+			}
+			if !inPlace {
+				break
+			}
+		}
+		// It is where it belongs: what it is behind is not a stranger's, but an
+		// earlier attempt's.
+		before, f.doubtful, f.strays = first, max(f.doubtful, first), f.strays[1:]
+	}
+	strays := f.strays
 	if len(strays) == 0 {
 		return nil
 	}
+	w.recovery.gap = true
 	s, err := w.js.Stream(ctx, w.opts.Stream)
 	if err != nil {
 		return err
@@ -76,6 +102,26 @@ func (w *writer) removeStrays(ctx context.Context) error {
 		w.flight.strays = strays[:i]
 	}
 	return nil
+}
+
+// holds reports whether the stream has at a sequence the message of ours that
+// belongs there.
+func (w *writer) holds(ctx context.Context, seq uint64) (bool, error) {
+	want, ours := w.flight.find(seq)
+	if !ours {
+		return false, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, w.recovery.timeout)
+	defer cancel()
+	m, err := w.ask(ctx, `{"seq":`+strconv.FormatUint(seq, 10)+`}`)
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("message %d: %w", seq, err)
+	}
+	got, err := listeners.ParsePosition(m.Header.Get(headerSequence))
+	return err == nil && got == want, nil
 }
 
 // settle waits until every message in flight is answered, or will not be any
@@ -131,7 +177,7 @@ func (w *writer) resume(t *tail, fault error) error {
 			t.seq, f.acked)}
 	case t.seq == f.acked:
 		w.lane.Tail = last
-	case ours && t.seq <= f.doubtful && (!t.exact || position == t.position):
+	case ours && t.seq <= f.doubtful && (position == t.position || !t.exact && !w.recovery.gap):
 		w.lane.Tail = position
 	case time.Since(w.opened) < w.opts.AckTimeout && t.exact && t.position.Compare(last) > 0:
 		// A predecessor's last messages, which were on their way.
@@ -157,6 +203,11 @@ func fenced(stream string, expected uint64, t *tail) error {
 	}
 }
 
+const (
+	remedySize   = "raise max_msg_size of the stream, or leave the large column out of the publication"
+	remedyHeader = "the headers hold the key twice: choose a shorter replica identity"
+)
+
 // final returns an error for a message that the server will never take: the
 // next one, at a position.
 func (w *writer) final(t *tail, next listeners.Position, fault error) error {
@@ -164,12 +215,12 @@ func (w *writer) final(t *tail, next listeners.Position, fault error) error {
 	if !errors.As(fault, &api) {
 		return nil
 	}
-	limit, remedy := t.limit, "raise max_msg_size of the stream, or leave the large column out of the publication"
+	limit, remedy := t.limit, remedySize
 	switch api.ErrorCode {
 	case codeStreamSealed, codeStreamNotMatch:
 		return &sinks.PlaceError{Place: place(w.opts.Stream), Err: fault, Reason: "it takes no messages of this firehose any more; see who changed it"}
 	case codeHeaderTooLarge:
-		limit, remedy = 64<<10, "the headers hold the key twice: choose a shorter replica identity"
+		limit, remedy = 64<<10, remedyHeader
 	case natsjs.JSErrCodeStreamMessageExceedsMaximum:
 	default:
 		return nil

@@ -64,6 +64,7 @@ func (w *writer) streamConfig() natsjs.StreamConfig {
 		AllowDirect: true,
 		Duplicates:  smallestDuplicates,
 	}
+	c.AllowAtomicPublish = w.wholes != nil
 	c.AllowBatchPublish = w.ingest.possible(&tail{batched: true}) == ""
 	if w.opts.Compression {
 		c.Compression = natsjs.S2Compression
@@ -127,6 +128,8 @@ func (w *writer) check(c *natsjs.StreamConfig) error {
 		reason = "it does not acknowledge; set no_ack to false"
 	case !covers(c.Subjects, w.subjects()):
 		reason = fmt.Sprintf("its subjects %q do not hold %s; add that", c.Subjects, w.subjects())
+	case w.wholes != nil && !c.AllowAtomicPublish:
+		reason = "it does not take transactions as a whole; set allow_atomic, which needs NATS 2.12, or do not set Atomic"
 	case w.latest != nil && c.MaxMsgsPerSubject != 1:
 		reason = "it keeps more than the last value of a key; set its history (max_msgs_per_subject) to 1"
 	default:

@@ -105,7 +105,7 @@ func startFirehosesWith(t testing.TB, base jetstream.Options) sinktest.FirehoseS
 				create(t, natsjs.StreamConfig{Name: "OTHER", Subjects: []string{"cdc.shop.>"}})
 			}, Want: "belong to OTHER already"},
 			"a stranger's message": {Make: func(t testing.TB) {
-				create(t, natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}})
+				create(t, natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}, AllowAtomicPublish: base.Atomic})
 				if _, err := js.Publish(t.Context(), "cdc.shop.hello", nil); err != nil {
 					t.Fatal(err)
 				}
