@@ -19,15 +19,15 @@ demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
 
 test: need-postgres need-rabbitmq need-cc ## vet, then all tests with the race detector
 	$(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test -race -timeout 9m ./...
-	cd internal/interop && CGO_ENABLED=1 $(GO) test -race -mod=mod -timeout 9m ./...
+	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	cd internal/interop && CGO_ENABLED=1 $(GO) test -race -mod=mod -timeout 20m ./...
 
 # Those whose behaviour depends on the version of PostgreSQL.
 test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those that VERSIONS="16 18" names
 	@set -e; for version in $(VERSIONS); do \
 		bin=$$($(GO) run ./internal/tools/pgfetch $$version); \
 		echo "make: PostgreSQL $$version in $$bin" >&2; \
-		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 9m ./cdc/... ./grid/pgwrite ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
+		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 20m ./cdc/... ./grid/pgwrite ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
 	done
 
 # The broker's jars are about 45 MB. ROWCALL_KAFKA_LIBS names a directory that has them.
