@@ -141,7 +141,7 @@ to:
     transactions: false
     tables: [seats, sales.*]
     where: op != "delete"
-  - {target: nats, stream: SHOP, max-bytes: 1GB, fast-ingest: always, compression: s2, tags: [ssd, east], max-messages: 7}
+  - {target: nats, stream: SHOP, max-bytes: 1GB, fast-ingest: always, atomic: true, compression: s2, tags: [ssd, east], max-messages: 7}
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +157,7 @@ to:
 		t.Errorf("the second place = %+v, with %+v", o, k)
 	}
 	if js := f.to.at(2).jetstreamOptions(nil); js.Stream != "SHOP" || js.MaxBytes != 1e9 ||
-		js.FastIngest != jetstream.FastIngestAlways || !js.Compression || len(js.Tags) != 2 || js.MaxMsgs != 7 {
+		js.FastIngest != jetstream.FastIngestAlways || !js.Atomic || !js.Compression || len(js.Tags) != 2 || js.MaxMsgs != 7 {
 		t.Errorf("the third place has %+v, want the stream SHOP with what the file says", js)
 	}
 	if err := f.to.check("--to"); err != nil {

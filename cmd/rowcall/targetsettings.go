@@ -186,6 +186,14 @@ func targetSettings() []targetSetting {
 			},
 		},
 		{
+			key: "atomic", of: []string{kindNATS}, kind: valueBool, example: "false",
+			help: "readers see all messages of a transaction or none, up to 1,000 of them, for a round trip each (NATS 2.12; default false)",
+			set: func(o *targetOptions, text string) (err error) {
+				o.jetstream.Atomic, err = trueOrFalse(text)
+				return err
+			},
+		},
+		{
 			key: "fast-ingest", of: []string{kindNATS}, kind: valueChoice, example: "auto",
 			help: "messages in batches that NATS 2.14 answers every few hundred of, where the stream allows it: auto, under load; off; always (default auto)",
 			set: func(o *targetOptions, text string) error {
