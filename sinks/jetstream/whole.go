@@ -187,6 +187,7 @@ func (a *wholes) restart(t *tail, fault error) {
 		switch api.ErrorCode {
 		case codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany:
 			a.refusals++
+		default: // not about wholes
 		}
 	}
 	a.batch, a.answer = nil, false
