@@ -200,6 +200,7 @@ func (s *Source) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { s.watch(running, cancel) })
 	err := s.run(running)
+	alone := errors.Is(context.Cause(running), errNoSubscription) // asked before stop ends them all
 	if running.Err() != nil && ctx.Err() == nil {
 		err = nil // no subscription is left: their errors say why
 	}
@@ -211,7 +212,7 @@ func (s *Source) Run(ctx context.Context) error {
 	}
 	err = errors.Join(err, s.stop(ctx))
 	failures := s.failures(func(*subscription) bool { return true })
-	if errors.Is(context.Cause(running), errNoSubscription) && len(failures) == 0 {
+	if alone && len(failures) == 0 {
 		failures = []error{errNoSubscription}
 	}
 	for _, failure := range failures {
