@@ -95,7 +95,7 @@ func (l *natsLogin) check(a *app, cmd *cobra.Command) error {
 	}
 	if l.creds != "" {
 		_, err := os.Stat(l.creds)
-		wrong("creds", err)
+		wrong("creds", unseen(err))
 	}
 	if l.nkey != "" {
 		_, err := os.Stat(l.nkey)
@@ -104,7 +104,7 @@ func (l *natsLogin) check(a *app, cmd *cobra.Command) error {
 				err = fmt.Errorf("%s holds no seed of an NKEY, which begins with SU", l.nkey)
 			}
 		}
-		wrong("nkey", err)
+		wrong("nkey", unseen(err))
 	}
 	if l.passwordFile != "" {
 		_, err := readSecret(l.passwordFile)

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 )
@@ -60,8 +61,11 @@ func (f *tlsFiles) config() (*tls.Config, error) {
 
 func (f *tlsFiles) pair() (*tls.Certificate, error) {
 	pair, err := tls.LoadX509KeyPair(f.cert, f.key)
+	if pe, ok := errors.AsType[*fs.PathError](err); ok && pe.Path == f.key {
+		err = fmt.Errorf("its key: %w", unseen(err))
+	}
 	if err != nil {
-		return nil, fmt.Errorf("certificate %s with key %s: %w", f.cert, f.key, err)
+		return nil, fmt.Errorf("certificate %s: %w", f.cert, err)
 	}
 	return &pair, nil
 }
@@ -70,11 +74,20 @@ func (f *tlsFiles) pair() (*tls.Certificate, error) {
 func readSecret(file string) (string, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
-		return "", err
+		return "", unseen(err)
 	}
 	secret := strings.TrimSpace(string(text))
 	if secret == "" {
 		return "", fmt.Errorf("%s is empty", file)
 	}
 	return secret, nil
+}
+
+// unseen takes the name out of the error of a file that cannot be opened: who gave
+// the secret itself in its place must not find it in a log.
+func unseen(err error) error {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		return fmt.Errorf("%s the file that it names (which is not shown: it may be the secret itself): %w", pe.Op, pe.Err)
+	}
+	return err
 }
