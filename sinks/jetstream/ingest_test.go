@@ -21,7 +21,11 @@ func TestFirehosesWithFastIngest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the same again")
 	}
-	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer { return startFirehosesWith(t, always) })
+	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer {
+		s := startFirehosesWith(t, always)
+		s.Faults = 6 // the suite without has more
+		return s
+	})
 }
 
 func TestFastIngestPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, &always) }

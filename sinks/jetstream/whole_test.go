@@ -19,7 +19,11 @@ func TestFirehosesWithWholeTransactions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the same again")
 	}
-	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer { return startFirehosesWith(t, asWholes) })
+	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer {
+		s := startFirehosesWith(t, asWholes)
+		s.Faults = 6 // the suite without has more
+		return s
+	})
 }
 
 func TestAtomicPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, &asWholes) }

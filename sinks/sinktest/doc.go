@@ -15,8 +15,8 @@
 //
 // [Firehoses] is the suite of a [sinks.FirehoseBroker], in the same manner, with a
 // [FirehoseServer]. It kills processes, cuts connections, loses
-// acknowledgements and restarts the broker 20 times each, or as often as
-// ROWCALL_FIREHOSE_FAULTS says. ROWCALL_TEST_SEED repeats a failed run.
+// acknowledgements and restarts the broker 20 times each, or as often as the
+// server or ROWCALL_FIREHOSE_FAULTS says. ROWCALL_TEST_SEED repeats a failed run.
 //
 // [Groups] is the suite of a [sinks.GroupBroker], with members that join, leave,
 // die, freeze and are slow at random. Its clients go through a [Wire].

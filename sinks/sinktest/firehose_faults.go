@@ -13,7 +13,7 @@ import (
 // moment. Its successor goes on behind what the broker has stored.
 func firehoseKilled(r *rig) {
 	random := r.random()
-	kills := FirehoseFaults(r.TB)
+	kills := r.faults()
 	batches := History(random, 100)
 	var closing sync.WaitGroup
 	defer closing.Wait()
@@ -94,21 +94,21 @@ func chaos(r *rig, c *FirehoseClient, random *rand.Rand, batches []*listeners.Ba
 
 func firehoseCut(r *rig) {
 	random := r.random()
-	n := FirehoseFaults(r.TB)
+	n := r.faults()
 	c := r.open(FirehoseSetup{Narrow: true})
 	chaos(r, c, random, History(random, 150*n), n, c.Cut)
 }
 
 func firehoseLostAcks(r *rig) {
 	random := r.random()
-	n := FirehoseFaults(r.TB)
+	n := r.faults()
 	c := r.open(FirehoseSetup{Narrow: true})
 	chaos(r, c, random, History(random, 150*n), n, func() { c.LoseAcks(1 + rand.IntN(20)) })
 }
 
 func firehoseBrokerRestarted(r *rig) {
 	random := r.random()
-	n := max(FirehoseFaults(r.TB)/4, 1)
+	n := max(r.faults()/4, 1)
 	c := r.open(FirehoseSetup{Narrow: true})
 	chaos(r, c, random, History(random, 300*n), n, func() { r.server.Restart(r.TB) })
 }
@@ -116,7 +116,7 @@ func firehoseBrokerRestarted(r *rig) {
 // All kinds of faults, and a new process now and then.
 func firehoseRandomFaults(r *rig) {
 	random := r.random()
-	n := FirehoseFaults(r.TB)
+	n := r.faults()
 	batches := History(random, 150*n)
 	const processes = 4
 	for i := range processes {

@@ -11,6 +11,9 @@ import (
 // A FirehoseServer is a broker that a test has for itself. It ends with the
 // test.
 type FirehoseServer struct {
+	// Faults is how many of each kind a test injects, unless the environment says
+	// it. Default: 20.
+	Faults int
 	// Lanes is how many orders there are: 1 for a stream, the number of
 	// partitions for topics.
 	Lanes int

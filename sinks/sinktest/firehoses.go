@@ -54,25 +54,28 @@ func Firehoses(t *testing.T, start func(t testing.TB) FirehoseServer) {
 	})
 }
 
-// FirehoseFaults returns how many faults a test of firehoses injects: 20, or what
-// ROWCALL_FIREHOSE_FAULTS says.
-func FirehoseFaults(t testing.TB) int {
-	t.Helper()
-	v := os.Getenv("ROWCALL_FIREHOSE_FAULTS")
-	if v == "" {
-		return 20
-	}
-	n, err := strconv.Atoi(v)
-	if err != nil || n < 1 {
-		t.Fatalf("ROWCALL_FIREHOSE_FAULTS=%q is no number of faults", v)
-	}
-	return n
-}
-
 // A rig is what a test of firehoses works with.
 type rig struct {
 	testing.TB
 	server FirehoseServer
+}
+
+// faults returns how many faults a test injects.
+func (r *rig) faults() int {
+	r.Helper()
+	v := os.Getenv("ROWCALL_FIREHOSE_FAULTS")
+	switch {
+	case v != "":
+	case r.server.Faults > 0:
+		return r.server.Faults
+	default:
+		return 20
+	}
+	n, err := strconv.Atoi(v)
+	if err != nil || n < 1 {
+		r.Fatalf("ROWCALL_FIREHOSE_FAULTS=%q is no number of faults", v)
+	}
+	return n
 }
 
 // random returns a source that differs from run to run, unless
