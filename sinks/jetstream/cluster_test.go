@@ -129,8 +129,37 @@ func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	untilStoredBehindAStranger(t, js, func(opts *jetstream.Options) (*sinks.Firehose, func()) {
+		return openAnew(t, nc, opts), func() {}
+	})
+}
+
+// Nor must they stay when the connection breaks before the server's answers have come.
+func TestClusterForeignMessageAndLostAnswersLeaveNoGap(t *testing.T) {
+	servers := clusterServers(t)
+	js, err := natsjs.New(dialBare(t, servers[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	untilStoredBehindAStranger(t, js, func(opts *jetstream.Options) (*sinks.Firehose, func()) {
+		w := new(wire)
+		nc, err := jetstream.Connect(servers[0].ClientURL(), &jetstream.ConnectOptions{
+			ReconnectWait: time.Millisecond, Nats: []nats.Option{nats.SetCustomDialer(w)},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(nc.Close)
+		o := *opts
+		o.AckTimeout = 5 * time.Second
+		return openAnew(t, nc, &o), func() { w.lose.Store(1 << 30) }
+	})
+}
+
+func untilStoredBehindAStranger(t *testing.T, js natsjs.JetStream, open func(*jetstream.Options) (*sinks.Firehose, func())) {
+	t.Helper()
 	for range 50 {
-		if behindAStranger(t, js) {
+		if behindAStranger(t, js, open) {
 			return
 		}
 		if err := js.DeleteStream(t.Context(), "CDC_SHOP"); err != nil {
@@ -141,15 +170,16 @@ func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
 }
 
 // behindAStranger reports whether events were stored behind the stranger's message.
-func behindAStranger(t *testing.T, js natsjs.JetStream) bool {
+func behindAStranger(t *testing.T, js natsjs.JetStream, opened func(*jetstream.Options) (f *sinks.Firehose, deafen func())) bool {
 	t.Helper()
 	nc, opts := js.Conn(), &jetstream.Options{Replicas: 3}
-	f := openAnew(t, nc, opts)
+	f, deafen := opened(opts)
 	batches := []*listeners.Batch{transaction(1, 5), transaction(2, 100), transaction(3, 3)}
 	store(t, f, batches[:1])
 	if _, err := nc.Request("cdc.shop.hello", nil, time.Minute); err != nil {
 		t.Fatal(err)
 	}
+	deafen()
 	err := feed(t.Context(), f, batches[1:2])
 	if err == nil {
 		err = f.Flush(t.Context())
@@ -163,10 +193,13 @@ func behindAStranger(t *testing.T, js natsjs.JetStream) bool {
 	}
 	info := stream.CachedInfo().State
 	t.Logf("%d messages, the last sequence is %d", info.Msgs, info.LastSeq)
+	if info.Msgs != 6 {
+		t.Errorf("%d messages are left, want 5 and the stranger's", info.Msgs)
+	}
 	if err := stream.DeleteMsg(t.Context(), 6); err != nil {
 		t.Fatal(err)
 	}
-	store(t, open(t, nc, opts), batches)
+	store(t, openAnew(t, nc, opts), batches)
 	verify(t, nc, batches)
 	return info.LastSeq > 6
 }

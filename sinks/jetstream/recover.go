@@ -28,7 +28,8 @@ type recovery struct {
 	began   time.Time // zero: there is none
 	timeout time.Duration
 	fault   error
-	gap     bool // messages of ours were deleted
+	gap     bool   // messages of ours were deleted
+	intact  uint64 // up to here the stream has what it is to have
 }
 
 // Recover begins the next attempt behind what the stream holds.
@@ -52,6 +53,9 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 	if err == nil && t.seq < w.flight.stable() && time.Since(r.began) < w.opts.AckTimeout {
 		err = errBehind
 	}
+	if err == nil {
+		err = w.cutOff(ctx, &t)
+	}
 	if err != nil {
 		r.timeout = min(2*r.timeout, w.opts.AckTimeout)
 		return listeners.Position{}, w.lost(err)
@@ -66,27 +70,60 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 	return w.lane.Tail, err
 }
 
-// removeStrays deletes what must not be in the stream, the newest first, so
-// that a crash meanwhile leaves no less to be seen than before.
+// removeStrays deletes messages of ours that the server is known to have stored
+// behind one that it refused, unless all before them are in their places, too:
+// then an earlier attempt's have taken these, which are the same.
 func (w *writer) removeStrays(ctx context.Context) error {
 	f := w.flight // nothing is added to its strays any more: it is deaf
 	slices.Sort(f.strays)
-	for before := uint64(0); len(f.strays) > 0; {
-		first := f.strays[0]
-		if first-1 != before {
-			inPlace, err := w.holds(ctx, first-1)
-			if err != nil {
-				return err
-			}
-			if !inPlace {
-				break
-			}
+	for len(f.strays) > 0 {
+		foreign, err := w.foreignUpTo(ctx, f.strays[0]-1)
+		if err != nil {
+			return err
 		}
-		// It is where it belongs: what it is behind is not a stranger's, but an
-		// earlier attempt's.
-		before, f.doubtful, f.strays = first, max(f.doubtful, first), f.strays[1:]
+		if foreign != 0 {
+			break
+		}
+		f.doubtful, f.strays = max(f.doubtful, f.strays[0]), f.strays[1:]
 	}
-	strays := f.strays
+	return w.remove(ctx)
+}
+
+// cutOff finds out whether a stranger's message has taken the place of one of
+// ours among those of which the server has said nothing: without ids it has
+// stored what is behind that, which must go.
+func (w *writer) cutOff(ctx context.Context, t *tail) error {
+	f := w.flight
+	if _, ours := f.find(t.seq); !ours || w.out.chained || f.batched() {
+		return nil // in a batch nothing is stored behind what is refused
+	}
+	foreign, err := w.foreignUpTo(ctx, t.seq)
+	if err != nil || foreign == 0 {
+		return err
+	}
+	for seq := foreign + 1; seq <= t.seq; seq++ {
+		ours, _, err := w.holds(ctx, seq)
+		if err != nil {
+			return err
+		}
+		if ours {
+			f.strays = append(f.strays, seq)
+		}
+	}
+	if len(f.strays) == 0 {
+		return nil
+	}
+	if err := w.remove(ctx); err != nil {
+		return err
+	}
+	*t, err = w.readTail(ctx, w.recovery.timeout)
+	return err
+}
+
+// remove deletes the strays, the newest first, so that a crash meanwhile leaves no
+// less to be seen than before.
+func (w *writer) remove(ctx context.Context) error {
+	strays := w.flight.strays
 	if len(strays) == 0 {
 		return nil
 	}
@@ -104,24 +141,38 @@ func (w *writer) removeStrays(ctx context.Context) error {
 	return nil
 }
 
-// holds reports whether the stream has at a sequence the message of ours that
-// belongs there.
-func (w *writer) holds(ctx context.Context, seq uint64) (bool, error) {
-	want, ours := w.flight.find(seq)
-	if !ours {
-		return false, nil
+// foreignUpTo returns the first message behind the acknowledged ones and up to a
+// sequence that is in the place of one of ours, 0 if there is none. What is gone
+// was in its place: the stream's limits remove nothing that was not stored.
+func (w *writer) foreignUpTo(ctx context.Context, seq uint64) (foreign uint64, err error) {
+	r := &w.recovery
+	for r.intact = max(r.intact, w.flight.stable()); r.intact < seq; r.intact++ {
+		ours, found, err := w.holds(ctx, r.intact+1)
+		if err != nil {
+			return 0, err
+		}
+		if found && !ours {
+			return r.intact + 1, nil
+		}
 	}
+	return 0, nil
+}
+
+// holds reports whether the stream has a message at a sequence, and whether it is
+// the one of ours that belongs there.
+func (w *writer) holds(ctx context.Context, seq uint64) (ours, found bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, w.recovery.timeout)
 	defer cancel()
 	m, err := w.ask(ctx, `{"seq":`+strconv.FormatUint(seq, 10)+`}`)
 	if errors.Is(err, natsjs.ErrMsgNotFound) {
-		return false, nil
+		return false, false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("message %d: %w", seq, err)
+		return false, false, fmt.Errorf("message %d: %w", seq, err)
 	}
+	want, sent := w.flight.find(seq)
 	got, err := listeners.ParsePosition(m.Header.Get(headerSequence))
-	return err == nil && got == want, nil
+	return sent && err == nil && got == want, true, nil
 }
 
 // settle waits until every message in flight is answered, or will not be any
