@@ -90,14 +90,32 @@ func (s *Subscription) revoke() error {
 	s.mu.Unlock()
 	v.mu.Lock()
 	none = none && v.saved.IsZero()
-	done := make(chan struct{})
-	if !none {
-		v.asked = done
-	}
 	v.mu.Unlock()
 	if none {
 		return nil
 	}
+	return s.takeBack()
+}
+
+// giveUp is revoke for a position whose history is gone, be it stored or From:
+// it may be a good one again by the next time, if its source has grown past it,
+// and the present state not be told to its end.
+func (s *Subscription) giveUp() error {
+	if s.past.saving == nil {
+		return nil
+	}
+	if err := s.takeBack(); err != nil {
+		return err
+	}
+	s.past.saving.forget()
+	return nil
+}
+
+func (s *Subscription) takeBack() error {
+	v, done := s.past.saving, make(chan struct{})
+	v.mu.Lock()
+	v.asked = done
+	v.mu.Unlock()
 	v.urgent <- struct{}{} // there is room: nobody else asks
 	select {
 	case <-done:
