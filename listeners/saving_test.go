@@ -235,6 +235,59 @@ func TestSaveIsTriedAgain(t *testing.T) {
 	})
 }
 
+// So it is if parked batches hold back what came since.
+func TestSaveIsTriedAgainBeforeParkedBatches(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"the next time": time.Minute, "at the end": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s, l := listeners.NewFeed(nil), newShelf(), newSick(2, 4, 6)
+				opts := parks(listeners.RetryPolicy{})
+				opts.Positions, opts.SaveInterval = s, time.Second
+				sub := subscribe(t, f, "s", l, opts, nil)
+				fails := func(do func()) {
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					s.set(errOut)
+					do()
+					time.Sleep(time.Minute)
+					s.set(nil)
+					time.Sleep(wait)
+				}
+				put(t, f, 1)
+				time.Sleep(time.Minute)
+				put(t, f, 2) // waits to be stored
+				time.Sleep(time.Minute)
+				put(t, f, 3, 4)
+				fails(func() {
+					l.commits = map[uint64]bool{4: true, 6: true}
+					if err := sub.RetryParked(t.Context(), 1); err != nil {
+						t.Error(err)
+					}
+				})
+				if wait > 0 {
+					wantSaved(t, s, 1, 2)
+					if err := sub.DiscardParked(2); err != nil {
+						t.Error(err)
+					}
+					wantSaved(t, s, 1, 2, 4)
+					fails(func() {
+						put(t, f, 5) // is all there is
+						synctest.Wait()
+						put(t, f, 6)
+					})
+					wantSaved(t, s, 1, 2, 4, 5)
+				}
+				if err := sub.CloseWait(t.Context()); err != nil || sub.Err() != nil {
+					t.Errorf("CloseWait = %v, Err() = %v", err, sub.Err())
+				}
+				if wait == 0 {
+					wantSaved(t, s, 1, 2)
+				}
+			})
+		})
+	}
+}
+
 func TestStoreThatCannotBeReadEndsTheSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := listeners.NewFeed(nil), newShelf()
