@@ -235,53 +235,47 @@ func TestSaveIsTriedAgain(t *testing.T) {
 	})
 }
 
-// So it is if parked batches hold back what came since.
+// So it is, also at the end, if parked batches hold back what came since.
 func TestSaveIsTriedAgainBeforeParkedBatches(t *testing.T) {
-	for name, wait := range map[string]time.Duration{"the next time": time.Minute, "at the end": 0} {
+	for name, tc := range map[string]struct {
+		sick []uint64
+		wait time.Duration
+	}{
+		"reached by a retry": {[]uint64{2, 4}, time.Minute}, "at the end": {[]uint64{2, 4}, 0}, "reached at once": {[]uint64{4}, time.Minute},
+	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				f, s, l := listeners.NewFeed(nil), newShelf(), newSick(2, 4, 6)
+				f, s, l := listeners.NewFeed(nil), newShelf(), newSick(tc.sick...)
 				opts := parks(listeners.RetryPolicy{})
 				opts.Positions, opts.SaveInterval = s, time.Second
 				sub := subscribe(t, f, "s", l, opts, nil)
-				fails := func(do func()) {
+				for commit := uint64(1); commit <= 4; commit++ {
 					time.Sleep(time.Minute)
 					synctest.Wait()
-					s.set(errOut)
-					do()
-					time.Sleep(time.Minute)
-					s.set(nil)
-					time.Sleep(wait)
+					if commit == 3 {
+						s.set(errOut)
+					}
+					put(t, f, commit)
 				}
-				put(t, f, 1)
 				time.Sleep(time.Minute)
-				put(t, f, 2) // waits to be stored
-				time.Sleep(time.Minute)
-				put(t, f, 3, 4)
-				fails(func() {
-					l.commits = map[uint64]bool{4: true, 6: true}
+				synctest.Wait()
+				want := uint64(3)
+				if len(tc.sick) > 1 {
+					want, l.commits = 2, map[uint64]bool{4: true}
 					if err := sub.RetryParked(t.Context(), 1); err != nil {
 						t.Error(err)
 					}
-				})
-				if wait > 0 {
-					wantSaved(t, s, 1, 2)
-					if err := sub.DiscardParked(2); err != nil {
-						t.Error(err)
-					}
-					wantSaved(t, s, 1, 2, 4)
-					fails(func() {
-						put(t, f, 5) // is all there is
-						synctest.Wait()
-						put(t, f, 6)
-					})
-					wantSaved(t, s, 1, 2, 4, 5)
+					time.Sleep(time.Minute)
 				}
-				if err := sub.CloseWait(t.Context()); err != nil || sub.Err() != nil {
-					t.Errorf("CloseWait = %v, Err() = %v", err, sub.Err())
+				s.set(nil)
+				time.Sleep(tc.wait)
+				if tc.wait == 0 {
+					sub.Close()
+					<-sub.Done()
 				}
-				if wait == 0 {
-					wantSaved(t, s, 1, 2)
+				synctest.Wait()
+				if got := s.saved(); got[len(got)-1] != want {
+					t.Errorf("saved the commits %d, want %d at last", got, want)
 				}
 			})
 		})
