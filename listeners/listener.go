@@ -92,9 +92,10 @@ type SubscribeOptions struct {
 	// ends of transactions and snapshots, and once more when the subscription
 	// ends. So after a crash the changes of up to that time are told again, and
 	// after an orderly end none, except the parts of a transaction or snapshot
-	// that was not told to its end: that comes again as a whole. So before an
-	// overflow has the present state told again, the position is taken back in the
-	// store, and the listener hears nothing until that has worked.
+	// that was not told to its end: that comes again as a whole. So before the
+	// present state is told again, after an overflow or because history is gone, the
+	// position is taken back in the store, and the listener hears nothing until
+	// that has worked.
 	//
 	// A name that is new, without Current, stores at once where it begins, so that
 	// nothing is missed even if it leaves before anything came; but not in a

@@ -29,8 +29,8 @@ func (s *Subscription) replay(from Position, join Join) Join {
 		gone, isGone := errors.AsType[*HistoryError](err)
 		switch {
 		case isGone && join != nil:
-			if s.past.saving != nil {
-				s.past.saving.forget()
+			if err := s.giveUp(); err != nil {
+				return Position{}, err
 			}
 			return join(ctx, emit)
 		case isGone:

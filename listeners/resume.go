@@ -61,8 +61,8 @@ func (s *Subscription) takeUp(join Join) (Join, error) {
 	case isGone && s.feed.replay != nil:
 		return s.replay(from, join), nil
 	case isGone && join != nil:
-		if s.past.saving != nil {
-			s.past.saving.forget()
+		if err := s.giveUp(); err != nil {
+			return nil, s.unlessClosed(err)
 		}
 		return join, nil // its position stays unknown until that is told
 	case isGone:

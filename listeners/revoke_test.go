@@ -61,6 +61,54 @@ func TestNameThatWasNotToldTheStateToItsEndIsToldItAnew(t *testing.T) {
 	}
 }
 
+// A position that is gone may be a good one again at the next run, if its
+// source was restored to an earlier time and has grown past it since. Who was
+// not told the state to its end must not go on from it.
+func TestPositionThatIsGoneIsNotGoneOnFromLater(t *testing.T) {
+	for name, tc := range map[string]struct{ replays, stored bool }{
+		"resume, From": {}, "resume, stored": {stored: true}, "replay, From": {replays: true}, "replay, stored": {replays: true, stored: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s, now := newShelf(), uint64(5)
+				opts := durably(s)
+				if opts.From = at(7); tc.stored {
+					s.at["s"], opts.From = at(7), listeners.Position{}
+				}
+				g := newGate()
+				sub := subscribe(t, fromFeed(tc.replays, true), "s", g, opts, stateAt(&now))
+				g.pass <- struct{}{}
+				wantHeard(t, &g.Recorder, "reset 5:()")
+				s.set(errOut) // a crash
+				sub.Close()
+				<-sub.Done()
+				s.set(nil)
+				now = 9
+				var rec listenertest.Recorder
+				subscribe(t, fromFeed(tc.replays, false), "s", &rec, opts, stateAt(&now))
+				wantHeard(t, &rec, "reset 9:(), snapshot 9:(s9), live 9:()")
+				wantSaved(t, s, 0, 9)
+			})
+		})
+	}
+}
+
+// fromFeed returns a feed that knows by Resume or Replay whether history is gone.
+func fromFeed(replays, gone bool) *listeners.Feed {
+	tell := func(_ context.Context, from listeners.Position) (listeners.Position, error) {
+		if gone {
+			return listeners.Position{}, &listeners.HistoryError{Asked: from}
+		}
+		return from, nil
+	}
+	if !replays {
+		return listeners.NewFeed(&listeners.FeedOptions{Resume: tell})
+	}
+	return listeners.NewFeed(&listeners.FeedOptions{Replay: func(ctx context.Context, from listeners.Position, _ func(*listeners.Batch) error) (listeners.Position, error) {
+		return tell(ctx, from)
+	}})
+}
+
 // As long as the position cannot be taken back, the state is not told again.
 func TestStateIsNotToldAgainBeforeThePositionIsTakenBack(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -31,6 +31,7 @@ type saving struct {
 
 	// Of its goroutine, and after that of the subscription's.
 	mark  Position // a border that waits for a Durable listener, or for what is parked
+	due   Position // the last border that was ready to be stored
 	taken bool     // the name is another's
 
 	mu    sync.Mutex
@@ -90,14 +91,32 @@ func (s *Subscription) revoke() error {
 	s.mu.Unlock()
 	v.mu.Lock()
 	none = none && v.saved.IsZero()
-	done := make(chan struct{})
-	if !none {
-		v.asked = done
-	}
 	v.mu.Unlock()
 	if none {
 		return nil
 	}
+	return s.takeBack()
+}
+
+// giveUp is revoke for a position whose history is gone, be it stored or From:
+// it may be a good one again by the next time, if its source has grown past it,
+// and the present state not be told to its end.
+func (s *Subscription) giveUp() error {
+	if s.past.saving == nil {
+		return nil
+	}
+	if err := s.takeBack(); err != nil {
+		return err
+	}
+	s.past.saving.forget()
+	return nil
+}
+
+func (s *Subscription) takeBack() error {
+	v, done := s.past.saving, make(chan struct{})
+	v.mu.Lock()
+	v.asked = done
+	v.mu.Unlock()
 	v.urgent <- struct{}{} // there is room: nobody else asks
 	select {
 	case <-done:
@@ -119,7 +138,7 @@ func (v *saving) revoking() bool {
 // wasRevoked is called when that is stored.
 func (s *Subscription) wasRevoked() {
 	v := s.past.saving
-	v.mark = Position{}
+	v.mark, v.due = Position{}, Position{}
 	s.mu.Lock()
 	v.border = Position{}
 	s.mu.Unlock()
@@ -225,18 +244,20 @@ func (s *Subscription) savable() (target Position, more bool) {
 	case border.IsZero() || border == saved:
 		return Position{}, false
 	case handled.Compare(border) >= 0:
-		v.mark = Position{}
+		v.mark, v.due = Position{}, border
 		return border, false
-	case handled.Compare(v.mark) < 0:
+	case handled.Compare(v.mark) >= 0:
+		// A Durable listener may never be up to date, nor who has parked batches. So
+		// one border after the other waits for that, and none is remembered but it.
+		if !v.mark.IsZero() {
+			v.due = v.mark
+		}
+		v.mark = border
+	}
+	if v.due == saved {
 		return Position{}, silent
 	}
-	// A Durable listener may never be up to date, nor who has parked batches. So
-	// one border after the other waits for that, and none is remembered but it.
-	target, v.mark = v.mark, border
-	if target == saved {
-		target = Position{}
-	}
-	return target, silent
+	return v.due, silent // once more, if the store has failed
 }
 
 func (s *Subscription) saveNow(p Position) error {

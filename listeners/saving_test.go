@@ -235,6 +235,53 @@ func TestSaveIsTriedAgain(t *testing.T) {
 	})
 }
 
+// So it is, also at the end, if parked batches hold back what came since.
+func TestSaveIsTriedAgainBeforeParkedBatches(t *testing.T) {
+	for name, tc := range map[string]struct {
+		sick []uint64
+		wait time.Duration
+	}{
+		"reached by a retry": {[]uint64{2, 4}, time.Minute}, "at the end": {[]uint64{2, 4}, 0}, "reached at once": {[]uint64{4}, time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f, s, l := listeners.NewFeed(nil), newShelf(), newSick(tc.sick...)
+				opts := parks(listeners.RetryPolicy{})
+				opts.Positions, opts.SaveInterval = s, time.Second
+				sub := subscribe(t, f, "s", l, opts, nil)
+				for commit := uint64(1); commit <= 4; commit++ {
+					time.Sleep(time.Minute)
+					synctest.Wait()
+					if commit == 3 {
+						s.set(errOut)
+					}
+					put(t, f, commit)
+				}
+				time.Sleep(time.Minute)
+				synctest.Wait()
+				want := uint64(3)
+				if len(tc.sick) > 1 {
+					want, l.commits = 2, map[uint64]bool{4: true}
+					if err := sub.RetryParked(t.Context(), 1); err != nil {
+						t.Error(err)
+					}
+					time.Sleep(time.Minute)
+				}
+				s.set(nil)
+				time.Sleep(tc.wait)
+				if tc.wait == 0 {
+					sub.Close()
+					<-sub.Done()
+				}
+				synctest.Wait()
+				if got := s.saved(); got[len(got)-1] != want {
+					t.Errorf("saved the commits %d, want %d at last", got, want)
+				}
+			})
+		})
+	}
+}
+
 func TestStoreThatCannotBeReadEndsTheSubscription(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f, s := listeners.NewFeed(nil), newShelf()
@@ -320,10 +367,10 @@ func TestNameOfAnEpochThatIsOverBeginsWithAReset(t *testing.T) {
 				var rec listenertest.Recorder
 				sub := subscribe(t, f, "s", &rec, durably(s), tells(1))
 				wantHeard(t, &rec, "reset 1:(), snapshot 1:(), live 1:()")
-				wantSaved(t, s, 1)
+				wantSaved(t, s, 0, 1) // first, what is gone is taken back
 				put(t, f, 2)
 				time.Sleep(time.Second)
-				wantSaved(t, s, 1, 2)
+				wantSaved(t, s, 0, 1, 2)
 				wantStored(t, sub, 2)
 			})
 		})

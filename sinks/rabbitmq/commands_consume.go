@@ -119,7 +119,11 @@ func (c *commandConsumer) Receive(ctx context.Context, most int) ([]sinks.Comman
 			continue
 		case m, ok := <-s.deliveries:
 			if !ok {
-				c.lose(s)
+				// After ctx's end it may be cancel that closed it: giveBack needs the
+				// session, for what cancel has taken.
+				if ctx.Err() == nil {
+					c.lose(s)
+				}
 				continue
 			}
 			found = c.add(ctx, found, s, m)
