@@ -20,6 +20,6 @@ type Inbox interface {
 	// It may be called concurrently and retries nothing. An error means that
 	// the command is not remembered; if do had returned nil, its effect is undone as
 	// far as the store can. An error that wraps [ErrUnclear] says that nobody can
-	// know.
+	// know. An error of do is returned, or wrapped: callers look for their own.
 	Once(ctx context.Context, queue, id string, do func(ctx context.Context) (reply []byte, err error)) (reply []byte, repeated bool, err error)
 }

@@ -195,7 +195,7 @@ func targetSettings() []targetSetting {
 		},
 		{
 			key: "fast-ingest", of: []string{kindNATS}, kind: valueChoice, example: "auto",
-			help: "messages in batches that NATS 2.14 answers every few hundred of, where the stream allows it: auto, under load; off; always (default auto)",
+			help: "messages in batches that NATS 2.14 answers every hundred of, where the stream allows it: auto, under load; off; always (default auto)",
 			set: func(o *targetOptions, text string) error {
 				for _, f := range []jetstream.FastIngest{jetstream.FastIngestAuto, jetstream.FastIngestOff, jetstream.FastIngestAlways} {
 					if text == f.String() {

@@ -1,10 +1,12 @@
 package jetstream_test
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
@@ -26,12 +28,14 @@ func TestClusterConnectionsCut(t *testing.T) {
 			t.Cleanup(nc.Close)
 			opts.Replicas, opts.MaxPending, opts.AckTimeout = 3, 256, 2*time.Second
 			chaos(t, nc, &opts, 51, 10, w.cut)
-			if err := nc.FlushTimeout(20 * time.Second); err != nil {
+			js, err := natsjs.New(nc)
+			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := nc.Request("$JS.API.STREAM.DELETE.CDC_SHOP", nil, 20*time.Second); err != nil {
-				t.Fatal(err)
-			}
+			eventually(t, "the stream is deleted", func() bool {
+				err := js.DeleteStream(t.Context(), "CDC_SHOP")
+				return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)
+			})
 		})
 	}
 }

@@ -130,7 +130,7 @@ func TestClusterLeaderOfAQueueIsKilled(t *testing.T) {
 func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
 	const transactions, killAt = 150, 50
 	servers := clusterServers(t)
-	f := open(t, anyOf(t, servers), &jetstream.Options{Replicas: 3, AckTimeout: 2 * time.Second})
+	f := openAnew(t, anyOf(t, servers), &jetstream.Options{Replicas: 3, AckTimeout: 2 * time.Second})
 	var batches []*listeners.Batch
 	for i := range uint64(transactions) {
 		batches = append(batches, transaction(i+1, 5))

@@ -63,14 +63,13 @@ func (c *commandConsumer) catchFallen(ctx context.Context) {
 			soon = true
 		case <-next.C:
 		}
-		for _, look := range []func() error{
-			func() error { return c.readAdvisories(ctx) },
-			func() error { return c.lookBehind(ctx, behind) },
-		} {
-			if err := look(); err != nil && ctx.Err() == nil {
-				c.broker.opts.Logger.DebugContext(ctx, "commands given up by the server cannot be looked for", "queue", c.queue, "error", err)
-				soon = true
-			}
+		err := c.readAdvisories(ctx)
+		if err == nil { // or what is given up would not be told from what was left behind
+			err = c.lookBehind(ctx, behind)
+		}
+		if err != nil && ctx.Err() == nil {
+			c.broker.opts.Logger.DebugContext(ctx, "commands given up by the server cannot be looked for", "queue", c.queue, "error", err)
+			soon = true
 		}
 		switch {
 		case soon:
@@ -135,6 +134,7 @@ func (c *commandConsumer) lookBehind(ctx context.Context, seen map[uint64]time.T
 	}
 	first := stream.CachedInfo().State.FirstSeq
 	found := make(map[uint64]bool)
+	var faults []error
 	for seq := first; seq <= floor; seq++ {
 		m, err := c.get(ctx, stream, seq, natsjs.WithGetMsgSubject(CommandSubject(c.queue, ">")))
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
@@ -156,12 +156,13 @@ func (c *commandConsumer) lookBehind(ctx context.Context, seen map[uint64]time.T
 			continue
 		}
 		if err := c.raise(ctx, stream, m); err != nil {
-			return err
+			faults = append(faults, err) // the others do not wait for it
+			continue
 		}
 		delete(seen, seq)
 	}
 	maps.DeleteFunc(seen, func(seq uint64, _ time.Time) bool { return !found[seq] })
-	return nil
+	return errors.Join(faults...)
 }
 
 // raise takes what lies behind the consumer's place out of the stream. If it is
@@ -199,6 +200,8 @@ func (c *commandConsumer) isDone(ctx context.Context, m *natsjs.RawStreamMsg, id
 	if c.opts.Done == nil {
 		return false, nil
 	}
+	ctx, cancel := c.broker.bounded(ctx) // a handler that runs may keep it waiting
+	defer cancel()
 	return c.opts.Done(ctx, id)
 }
 

@@ -109,7 +109,7 @@ func TestSilentServerEndsTheLease(t *testing.T) {
 			defer timeout.Stop()
 			select {
 			case <-timeout.C:
-				ended <- errors.New("nothing withwithin a minute")
+				ended <- errors.New("nothing within a minute")
 			case <-ctx.Done():
 				ended <- context.Cause(ctx)
 			}

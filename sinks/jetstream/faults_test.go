@@ -105,7 +105,7 @@ func acknowledges(body []byte, stream string) bool {
 func chaos(t *testing.T, nc *nats.Conn, opts *jetstream.Options, seed uint64, faults int, fault func()) {
 	t.Helper()
 	r := random(t, seed)
-	f := open(t, nc, opts)
+	f := openAnew(t, nc, opts)
 	batches := history(r, 300*faults)
 	moments := make(map[int]bool)
 	for len(moments) < faults {

@@ -143,7 +143,8 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		w.wholes.limit = t.limit
 	}
 	not := w.ingest.possible(&t)
-	if w.ingest.allowed = not == ""; w.ingest.allowed {
+	w.ingest.allowed = not == ""
+	if w.ingest.possible(&tail{batched: true}) == "" { // the stream may allow it later
 		w.wg.Go(func() { w.ingest.watch(watchCtx) })
 	}
 	w.opened = time.Now()

@@ -1,7 +1,7 @@
 package jetstream
 
 // FastIngest says when a firehose uses the server's fast ingest (NATS 2.14):
-// messages go in batches, and the server answers every few hundred of them
+// messages go in batches, and the server answers every hundred of them
 // rather than each. What is promised stays the same. It needs a stream that
 // allows it (allow_batched), as one that [sinks.Firehose.Open] creates does where
 // the server can; an existing one is left as it is. Otherwise, and with

@@ -276,5 +276,8 @@ func (w *writer) final(t *tail, next listeners.Position, fault error) error {
 	default:
 		return nil
 	}
+	if w.wholes != nil && w.wholes.answer {
+		return nil // it is one of the whole; the next attempt finds out which
+	}
 	return &sinks.TooLargeError{Place: place(w.opts.Stream), Position: next, Limit: limit, Remedy: remedy}
 }

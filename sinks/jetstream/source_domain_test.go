@@ -50,9 +50,14 @@ func TestReadInADomain(t *testing.T) {
 	if events, _ := read("elsewhere", time.Second); events > 0 { // it waits for the domain
 		t.Errorf("the source of a domain that is not there tells %d events, want none", events)
 	}
+	faults := 0
 	for _, err := range jetstream.Read(t.Context(), nc, f.Name(), &jetstream.ReadOptions{Domain: "elsewhere"}) {
 		if err == nil {
 			t.Error("Read in a domain that is not there yields a message, want an error")
 		}
+		faults++
+	}
+	if faults != 1 {
+		t.Errorf("Read in a domain that is not there yields %d errors, want one", faults)
 	}
 }

@@ -185,7 +185,7 @@ func (a *wholes) restart(t *tail, fault error) {
 	api, said := errors.AsType[*natsjs.APIError](fault)
 	if a.answer && said {
 		switch api.ErrorCode {
-		case codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany:
+		case codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany, natsjs.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:
 			a.refusals++
 		default: // not about wholes
 		}
