@@ -20,6 +20,8 @@ type commandsFlags struct {
 	nats       natsLogin
 	amqpURL    string
 	amqpPrefix string
+
+	sweeps bool // the broker finds no dead letter but in a pass over all; set by withCommands
 }
 
 func (f *commandsFlags) add(cmd *cobra.Command) {
@@ -39,6 +41,7 @@ func (a *app) withCommands(cmd *cobra.Command, f *commandsFlags, faults []error,
 		return err
 	}
 	defer disconnect()
+	_, f.sweeps = broker.(sinks.DeadSweeper)
 	c, err := sinks.NewCommands(broker, nil)
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ func jetStreamOf(ts *testscript.TestScript) jetstream.JetStream {
 	return js
 }
 
-// scriptBucket prints the keys and values of a bucket at $NATS_URL.
+// scriptBucket prints the keys of a bucket at $NATS_URL, and how their values begin.
 func scriptBucket(ts *testscript.TestScript, neg bool, args []string) {
 	wantArgs(ts, neg, args, 1, "bucket NAME")
 	ctx := tb(ts).Context()
@@ -34,7 +34,7 @@ func scriptBucket(ts *testscript.TestScript, neg bool, args []string) {
 		entry, err := kv.Get(ctx, key)
 		ts.Check(err)
 		if !strings.HasPrefix(key, "-control.") {
-			fmt.Fprintf(ts.Stdout(), "%s %s\n", key, entry.Value())
+			fmt.Fprintf(ts.Stdout(), "%s %.200s\n", key, entry.Value())
 		}
 	}
 }

@@ -87,8 +87,13 @@ func (p *latestPositions) Open(ctx context.Context, name string) (listeners.Posi
 	if err != nil {
 		return nil, at, fmt.Errorf("where %s is: %w", name, err)
 	}
-	if p.empty() {
-		at = listeners.Position{}
+	if at.IsZero() || !p.empty() {
+		return keeper, at, nil
 	}
-	return keeper, at, nil
+	// A run that ends within the present state leaves a place that is not empty;
+	// the next one must not go on from where the lost one was.
+	if err := keeper.Save(ctx, listeners.Position{}); err != nil {
+		return nil, at, errors.Join(fmt.Errorf("forget where %s was: %w", name, err), keeper.Close())
+	}
+	return keeper, listeners.Position{}, nil
 }

@@ -91,7 +91,7 @@ func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.
 		s, err := b.js.Stream(opening, DeadStream(queue))
 		cancel()
 		if errors.Is(err, natsjs.ErrStreamNotFound) {
-			fail(fmt.Errorf("%w; there is no queue %s, or none of its commands was ever sent", err, queue))
+			fail(noQueue(queue, err))
 			return
 		}
 		if err != nil {
@@ -119,6 +119,10 @@ func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.
 	}
 }
 
+func noQueue(queue string, err error) error {
+	return fmt.Errorf("%w; there is no queue %s, or none of its commands was ever sent", err, queue)
+}
+
 // RemoveDead implements [sinks.CommandBroker].
 func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error {
 	none := fmt.Errorf("stream %s, %s: %w", DeadStream(queue), ref, sinks.ErrNoDeadLetter)
@@ -129,6 +133,9 @@ func (b *CommandBroker) RemoveDead(ctx context.Context, queue, ref string) error
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
 	s, err := b.js.Stream(ctx, DeadStream(queue))
+	if errors.Is(err, natsjs.ErrStreamNotFound) {
+		err = noQueue(queue, err)
+	}
 	if err != nil {
 		return fmt.Errorf("stream %s: %w", DeadStream(queue), err)
 	}
