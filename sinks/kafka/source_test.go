@@ -266,7 +266,16 @@ func TestSourceTellsThePresentState(t *testing.T) {
 		}
 	}
 	for i, r := range recorders {
-		got := waitFor(t, r, end)
+		waitFor(t, r, end)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		got, err := r.Wait(ctx, func(b []listenertest.Batch) bool { // a state may be told at the end
+			last := b[len(b)-1].Kind
+			return last == listeners.Changes || last == listeners.Live
+		})
+		cancel()
+		if err != nil {
+			t.Errorf("subscription %d: the state is not told to its end: %v", i, err)
+		}
 		state, seen := make(map[string]string), make(map[listeners.Position]bool)
 		for _, b := range got {
 			add(state, &b)
