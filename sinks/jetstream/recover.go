@@ -212,7 +212,9 @@ func (w *writer) resume(t *tail, fault error) error {
 	f := w.flight
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.known() {
+	// What a leader says of a batch that it ends, and of a message that it
+	// refuses, is not the last word: its successor may store what it had proposed.
+	if !f.known() || t.replicas > 1 {
 		f.doubtful = max(f.doubtful, f.sent)
 	}
 	last := w.lane.Tail

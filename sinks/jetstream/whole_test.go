@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"errors"
+	"os"
 	"testing"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
@@ -16,14 +17,10 @@ import (
 var asWholes = jetstream.Options{Atomic: true} //nolint:gochecknoglobals // is never changed
 
 func TestFirehosesWithWholeTransactions(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the same again")
+	if os.Getenv("ROWCALL_FIREHOSE_FAULTS") == "" {
+		t.Skip("the same suite again, for make soak; other tests have wholes, too")
 	}
-	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer {
-		s := startFirehosesWith(t, asWholes)
-		s.Faults = 6 // the suite without has more
-		return s
-	})
+	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer { return startFirehosesWith(t, asWholes) })
 }
 
 func TestAtomicPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, &asWholes) }
