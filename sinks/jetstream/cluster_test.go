@@ -169,6 +169,24 @@ func untilStoredBehindAStranger(t *testing.T, js natsjs.JetStream, open func(*je
 	t.Log("nothing was ever stored behind the stranger's message, so this run shows nothing")
 }
 
+// fencedBehindAStranger feeds a firehose whose place a stranger's message has
+// taken, and returns the stream behind that.
+func fencedBehindAStranger(t *testing.T, js natsjs.JetStream, f *sinks.Firehose, batches []*listeners.Batch) natsjs.Stream {
+	t.Helper()
+	err := feed(t.Context(), f, batches)
+	if err == nil {
+		err = f.Flush(t.Context())
+	}
+	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
+		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
+	}
+	stream, err := js.Stream(t.Context(), "CDC_SHOP")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stream
+}
+
 // behindAStranger reports whether events were stored behind the stranger's message.
 func behindAStranger(t *testing.T, js natsjs.JetStream, opened func(*jetstream.Options) (f *sinks.Firehose, deafen func())) bool {
 	t.Helper()
@@ -180,17 +198,7 @@ func behindAStranger(t *testing.T, js natsjs.JetStream, opened func(*jetstream.O
 		t.Fatal(err)
 	}
 	deafen()
-	err := feed(t.Context(), f, batches[1:2])
-	if err == nil {
-		err = f.Flush(t.Context())
-	}
-	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
-		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
-	}
-	stream, err := js.Stream(t.Context(), "CDC_SHOP")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := fencedBehindAStranger(t, js, f, batches[1:2])
 	info := stream.CachedInfo().State
 	t.Logf("%d messages, the last sequence is %d", info.Msgs, info.LastSeq)
 	if info.Msgs != 6 {

@@ -1,7 +1,6 @@
 package jetstream_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -10,7 +9,6 @@ import (
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
-	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -183,17 +181,7 @@ func TestFastIngestForeignMessageBetweenBatches(t *testing.T) {
 	if _, err := js.Publish(t.Context(), "cdc.shop.hello", nil); err != nil {
 		t.Fatal(err)
 	}
-	err := feed(t.Context(), f, []*listeners.Batch{transaction(2, 5)})
-	if err == nil {
-		err = f.Flush(t.Context())
-	}
-	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
-		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
-	}
-	stream, err := js.Stream(t.Context(), "CDC_SHOP")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := fencedBehindAStranger(t, js, f, []*listeners.Batch{transaction(2, 5)})
 	if n := stream.CachedInfo().State.LastSeq; n != 6 {
 		t.Errorf("the stream's last sequence is %d, want 6, the stranger's", n)
 	}
@@ -216,17 +204,7 @@ func TestFastIngestClusterForeignMessage(t *testing.T) {
 	if _, err := nc.Request("cdc.shop.hello", nil, time.Minute); err != nil {
 		t.Fatal(err)
 	}
-	err = feed(t.Context(), f, []*listeners.Batch{transaction(2, 100)})
-	if err == nil {
-		err = f.Flush(t.Context())
-	}
-	if _, ok := errors.AsType[*sinks.FencedError](err); !ok {
-		t.Fatalf("behind a stranger's message: %v, want a FencedError", err)
-	}
-	stream, err := js.Stream(t.Context(), "CDC_SHOP")
-	if err != nil {
-		t.Fatal(err)
-	}
+	stream := fencedBehindAStranger(t, js, f, []*listeners.Batch{transaction(2, 100)})
 	if n := stream.CachedInfo().State.LastSeq; n != 6 {
 		t.Errorf("the stream's last sequence is %d, want 6, the stranger's", n)
 	}
