@@ -129,7 +129,7 @@ func (f *backfiller) prepare(ctx context.Context, at LSN) (bool, error) {
 		}
 		patience := cmp.Or(f.patience, exportTimeout)
 		limited, cancel := context.WithTimeout(ctx, patience)
-		e, err := f.source.export(limited, "")
+		e, err := f.source.export(limited, passing)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

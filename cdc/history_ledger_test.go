@@ -89,7 +89,12 @@ func (l *ledger) store(b *listeners.Batch) {
 		if b.Position.Compare(l.last) < 0 {
 			l.fail("reset at %s comes after %s", b.Position, l.last)
 		}
-		l.tables, l.last, l.live = make(map[string]map[string]historyRow), b.Position, false
+		if l.last, l.live = b.Position, false; len(b.Collections) == 0 {
+			l.tables = make(map[string]map[string]historyRow)
+		}
+		for _, name := range b.Collections { // a snapshot that goes on reads the rest
+			delete(l.tables, name)
+		}
 		l.resets++
 		return
 	}

@@ -208,6 +208,12 @@ func (h *history) start() (*cdc.Source, *session, func()) {
 	opts.SlotWait = time.Minute
 	var log lockedBuffer
 	opts.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	number := h.sources
+	h.t.Cleanup(func() {
+		if h.t.Failed() {
+			h.t.Logf("source %d, %+v:\n%s", number, *opts, log.String())
+		}
+	})
 	src, err := cdc.New(h.url, opts)
 	if err != nil {
 		h.t.Fatal(err)
@@ -235,7 +241,7 @@ func (h *history) start() (*cdc.Source, *session, func()) {
 		switch {
 		case err == nil, errors.Is(err, errCrashed), h.ledger.failed() != nil:
 		case began, errors.As(err, &slot), errors.As(err, &decode):
-			h.t.Errorf("Run = %v; its log:\n%s", err, log.String())
+			h.t.Errorf("source %d: Run = %v", number, err)
 		}
 	})
 	return src, s, func() { cancel(); running.Wait() }

@@ -54,7 +54,7 @@ func (s *Source) tryKept(ctx context.Context, inv *inventory, b *batcher) error 
 	var e *exported
 	scope := snapshotScope{inv: inv}
 	if kept == nil {
-		if e, err = s.export(ctx, keeperSlot(s.c.Slot)); err != nil {
+		if e, err = s.export(ctx, keeping); err != nil {
 			return err
 		}
 		defer e.close(ctx)
@@ -70,7 +70,7 @@ func (s *Source) tryKept(ctx context.Context, inv *inventory, b *batcher) error 
 			err = s.state.update(func(st *state) { st.Snapshot = begun })
 		}
 	} else {
-		if e, err = s.export(ctx, ""); err != nil {
+		if e, err = s.export(ctx, passing); err != nil {
 			return err
 		}
 		defer e.close(ctx)
@@ -156,8 +156,8 @@ func (s *Source) bringUp(ctx context.Context, kept *keptSnapshot, to LSN, b *bat
 		}
 		return s.deliverKept(ctx, conn, kept, to, b)
 	})
-	switch sqlState(err) {
-	case "42704", "55000": // undefined object, not in prerequisite state: the publication is younger than the slot, or that is invalid
+	switch code := sqlState(err); {
+	case undecodable(err), code == "42704", code == "55000": // undefined object, not in prerequisite state: the publication is younger than the slot, or that is invalid
 		s.c.Logger.WarnContext(ctx, "what was kept of the snapshot cannot be read; it begins again", "error", err)
 		return errors.Join(errKeeperGone, s.state.update(func(st *state) { st.Snapshot = nil }))
 	}

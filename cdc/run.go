@@ -97,6 +97,11 @@ func (s *Source) serve(ctx context.Context, first bool) error {
 			s.c.Logger.WarnContext(ctx, "the server failed at a transaction in progress; going on without streaming", "error", err)
 			return true, errUnstreamed
 		}
+		if undecodable(err) {
+			lost := s.lost("the server cannot decode what it keeps")
+			lost.Err = err
+			return false, lost
+		}
 		if !started && sqlState(err) == "55006" && time.Since(began) > s.c.SlotWait {
 			// Taken since the set-up. Later it may be our own last connection.
 			err = &SlotError{Slot: s.c.Slot, Reason: "another process reads it", Err: err, Remedy: "stop that one, or choose another slot"}

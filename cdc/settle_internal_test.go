@@ -43,7 +43,7 @@ func TestSnapshotNoticesAlteredTables(t *testing.T) {
 			}
 			defer hangUp(t.Context(), repl)
 			s.system = id
-			e, err := s.export(t.Context(), "")
+			e, err := s.export(t.Context(), passing)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -92,7 +92,7 @@ func TestSnapshotThatIsGoneIsTakenAgain(t *testing.T) {
 	}
 	defer hangUp(t.Context(), repl)
 	s.system = id
-	e, err := s.export(t.Context(), "")
+	e, err := s.export(t.Context(), passing)
 	if err != nil {
 		t.Fatal(err)
 	}

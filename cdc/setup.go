@@ -95,11 +95,7 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 			return nil, false, err
 		}
 	case s.c.Snapshot == SnapshotNever:
-		told := s.tellOfWait(ctx, s.c.Slot)
-		defer told()
-		slot, err := pglogrepl.CreateReplicationSlot(ctx, repl, s.c.Slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-			Mode: pglogrepl.LogicalReplication, SnapshotAction: "NOEXPORT_SNAPSHOT",
-		})
+		slot, err := s.createSoundSlot(ctx, repl, s.c.Slot, pglogrepl.CreateReplicationSlotOptions{SnapshotAction: "NOEXPORT_SNAPSHOT"})
 		if err != nil {
 			err = fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 			if created {

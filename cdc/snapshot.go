@@ -29,10 +29,18 @@ type exported struct {
 	brief    bool // of no more use once all workers have the snapshot
 }
 
-// export creates a slot with a snapshot: a temporary one, unless it is given a
-// name. It waits for the transactions that are running, as the server does for
-// every new slot.
-func (s *Source) export(ctx context.Context, permanent string) (*exported, error) {
+// A slotUse says what a snapshot's slot is for, beside the snapshot.
+type slotUse int
+
+const (
+	passing slotUse = iota // nothing; it is temporary
+	copied                 // the source's slot becomes a copy of it; it is temporary, too
+	keeping                // it keeps the changes for a snapshot that another run may go on with
+)
+
+// export creates a slot with a snapshot. It waits for the transactions that are
+// running, as the server does for every new slot.
+func (s *Source) export(ctx context.Context, use slotUse) (*exported, error) {
 	conn, id, err := s.c.connectIdentified(ctx)
 	if err != nil {
 		return nil, err
@@ -45,15 +53,17 @@ func (s *Source) export(ctx context.Context, permanent string) (*exported, error
 			return nil, errors.Join(err, conn.Close(ctx))
 		}
 	}
-	e := &exported{conn: conn, server: id, slot: permanent}
-	if permanent == "" {
+	e := &exported{conn: conn, server: id, slot: keeperSlot(s.c.Slot)}
+	if use != keeping {
 		suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
 		e.slot = s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix
 	}
-	told := s.tellOfWait(ctx, e.slot)
-	defer told()
-	made, err := pglogrepl.CreateReplicationSlot(ctx, conn, e.slot, "pgoutput", pglogrepl.CreateReplicationSlotOptions{
-		Temporary: permanent == "", Mode: pglogrepl.LogicalReplication, SnapshotAction: "EXPORT_SNAPSHOT",
+	create := s.createSlot
+	if use != passing {
+		create = s.createSoundSlot
+	}
+	made, err := create(ctx, conn, e.slot, pglogrepl.CreateReplicationSlotOptions{
+		Temporary: use != keeping, SnapshotAction: "EXPORT_SNAPSHOT",
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("create slot %q for a snapshot: %w", e.slot, err), conn.Close(ctx))
@@ -82,7 +92,11 @@ func (s *Source) initial(ctx context.Context, inv *inventory, b *batcher) (err e
 	if made, err := s.madeBefore(ctx); err != nil || made {
 		return err
 	}
-	e, err := s.export(ctx, "")
+	use := copied
+	if s.c.Snapshot == SnapshotOnly {
+		use = passing
+	}
+	e, err := s.export(ctx, use)
 	if err != nil {
 		return err
 	}
@@ -149,7 +163,7 @@ func (s *Source) join(ctx context.Context, early bool, collections []string, emi
 	var end listeners.Position
 	_, epoch := s.reading()
 	err := s.persist(ctx, "snapshot", func() (bool, error) {
-		e, err := s.export(ctx, "")
+		e, err := s.export(ctx, passing)
 		if err != nil {
 			return false, err
 		}
