@@ -40,11 +40,12 @@ func (s *Source) createSlot(ctx context.Context, repl *pgconn.PgConn, slot strin
 func (s *Source) createSoundSlot(ctx context.Context, repl *pgconn.PgConn, slot string, opts pglogrepl.CreateReplicationSlotOptions) (pglogrepl.CreateReplicationSlotResult, error) {
 	for began, attempt := time.Now(), 1; ; attempt++ {
 		var next int64 // the first transaction that may do harm, or one before it
-		err := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			return conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&next)
+		err := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+			next, err = nextTransaction(ctx, conn)
+			return err
 		})
 		if err != nil {
-			return pglogrepl.CreateReplicationSlotResult{}, fmt.Errorf("read the next transaction id: %w", err)
+			return pglogrepl.CreateReplicationSlotResult{}, err
 		}
 		made, err := s.createSlot(ctx, repl, slot, opts)
 		if err != nil {
@@ -75,6 +76,14 @@ func (s *Source) createSoundSlot(ctx context.Context, repl *pgconn.PgConn, slot 
 	}
 }
 
+// nextTransaction returns the id of the next transaction that begins.
+func nextTransaction(ctx context.Context, conn *pgx.Conn) (id int64, err error) {
+	if err := conn.QueryRow(ctx, "SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint").Scan(&id); err != nil {
+		return 0, fmt.Errorf("read the next transaction id: %w", err)
+	}
+	return id, nil
+}
+
 // changedSince names what decoding looks at and transactions from a certain one
 // on have changed: some of them, in order. VACUUM and ANALYZE do not count, nor
 // do temporary tables.
@@ -88,7 +97,10 @@ func changedSince(ctx context.Context, conn *pgx.Conn, next int64) ([]string, er
 			UNION ALL SELECT inhrelid::regclass::text, i.xmin FROM pg_inherits i JOIN tables t ON t.oid = i.inhrelid
 			UNION ALL SELECT enumtypid::regtype::text, xmin FROM pg_enum
 			UNION ALL SELECT quote_ident(pubname), xmin FROM pg_publication
-			UNION ALL SELECT prrelid::regclass::text, xmin FROM pg_publication_rel)
+			UNION ALL SELECT prrelid::regclass::text, xmin FROM pg_publication_rel
+			-- A catalog that Postgres 14 does not have.
+			UNION ALL SELECT refobjid::regnamespace::text, xmin FROM pg_depend
+				WHERE classid = to_regclass('pg_catalog.pg_publication_namespace') AND refclassid = 'pg_namespace'::regclass)
 		SELECT DISTINCT name FROM changes
 		WHERE (xmin::text::bigint - $1::bigint) & 4294967295 < pg_snapshot_xmax(pg_current_snapshot())::text::bigint - $1::bigint
 		ORDER BY name LIMIT 10`, next)
