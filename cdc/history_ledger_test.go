@@ -49,6 +49,7 @@ type ledger struct {
 	last   listeners.Position
 	live   bool // the last snapshot is stored to its end
 	err    error
+	doubt  error // a transaction is not whole, unless a Reset follows
 	events int
 	resets int
 	twins  int // refused, for they were stored before
@@ -69,11 +70,37 @@ func (l *ledger) isLive() bool {
 	return l.live
 }
 
+// whole looks at the end of a transaction of so many events: its last one says
+// how many there are. A source that ended when its snapshot was stored, and did not
+// know it yet, goes on with the tables that it knows of, and a Reset for the others.
+func (l *ledger) whole(b *listeners.Batch, count int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	end := b.Events[len(b.Events)-1]
+	if l.doubt != nil {
+		return
+	}
+	if end.Schema.Name != "tx" {
+		l.doubt = fmt.Errorf("batch %s at %s: a transaction ends with %s of %s", b.Kind, b.Position, end.Op, end.Schema.Collection())
+		return
+	}
+	if want := rowOf(end.After).at("events"); want != fmt.Sprint(count-1) {
+		l.doubt = fmt.Errorf("batch %s at %s: a transaction of %d events, want %s, and that which says so: %v", b.Kind, b.Position, count, want, rowOf(end.After))
+	}
+}
+
 // failed returns the first thing that cannot be.
 func (l *ledger) failed() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err
+}
+
+// verdict is failed at the end, when every transaction has to be whole.
+func (l *ledger) verdict() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return errors.Join(l.err, l.doubt)
 }
 
 func (l *ledger) position() listeners.Position {
@@ -89,7 +116,7 @@ func (l *ledger) store(b *listeners.Batch) {
 		if b.Position.Compare(l.last) < 0 {
 			l.fail("reset at %s comes after %s", b.Position, l.last)
 		}
-		if l.last, l.live = b.Position, false; len(b.Collections) == 0 {
+		if l.last, l.live, l.doubt = b.Position, false, nil; len(b.Collections) == 0 {
 			l.tables = make(map[string]map[string]historyRow)
 		}
 		for _, name := range b.Collections { // a snapshot that goes on reads the rest
@@ -335,14 +362,7 @@ func (s *session) check(b *listeners.Batch) error {
 	if b.Kind != listeners.Changes || !s.ledger.isLive() {
 		return nil
 	}
-	// Each transaction's last event says how many there are.
-	end := b.Events[len(b.Events)-1]
-	if end.Schema.Name != "tx" {
-		return fmt.Errorf("a transaction ends with %s of %s", end.Op, end.Schema.Collection())
-	}
-	if want := rowOf(end.After).at("events"); want != fmt.Sprint(s.count-1) {
-		return fmt.Errorf("a transaction of %d events, want %s, and that which says so: %v", s.count, want, rowOf(end.After))
-	}
+	s.ledger.whole(b, s.count)
 	return nil
 }
 

@@ -271,7 +271,7 @@ func (h *history) finish(seed uint64) {
 			h.t.Errorf("ROWCALL_SEED=%d: %v", seed, err)
 		}
 	}
-	if err := h.ledger.failed(); err != nil {
+	if err := h.ledger.verdict(); err != nil {
 		h.t.Errorf("ROWCALL_SEED=%d: %v", seed, err)
 	}
 }
