@@ -30,8 +30,8 @@ type CommandsOptions struct {
 	// it, and the commands that it sends name it as their sender. Default: as
 	// the owner of a queue, the queue's name; as a sender, the program's.
 	Owner string
-	// SendTimeout bounds how long Send, SendAll and SendAt try, besides their
-	// context. Default [DefaultSendTimeout].
+	// SendTimeout bounds how long Send, SendAll, SendAt and those that put dead
+	// letters back try, besides their context. Default [DefaultSendTimeout].
 	SendTimeout time.Duration
 	// CallTimeout is how long Call waits if its context has no deadline.
 	// Default [DefaultCallTimeout].

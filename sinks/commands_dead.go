@@ -107,7 +107,7 @@ func (c *Commands) DeadLetter(ctx context.Context, queue, ref string) (DeadComma
 
 // RetryDead puts a dead letter's command back into its queue, with the same ID, all its
 // attempts, and no expiry, and then removes the dead letter. Nobody waits for
-// its reply any more. If it fails in between, the dead letter is still there, and
+// its reply any more. It tries as long as Send does. If it fails in between, the dead letter is still there, and
 // the next RetryDead sends nothing twice as long as the broker remembers.
 func (c *Commands) RetryDead(ctx context.Context, queue, ref string) error {
 	d, err := c.DeadLetter(ctx, queue, ref)
@@ -124,7 +124,8 @@ func (c *Commands) Resend(ctx context.Context, d *DeadCommand) error {
 	if err != nil {
 		return err
 	}
-	if err := c.publish(ctx, []CommandEnvelope{e}); err != nil {
+	err = c.within(ctx, func(ctx context.Context) error { return c.publish(ctx, []CommandEnvelope{e}) })
+	if err != nil {
 		return err
 	}
 	err = c.broker.RemoveDead(ctx, e.Queue, d.Ref)

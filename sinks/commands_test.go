@@ -131,35 +131,44 @@ func TestSendEnds(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				f := &failing{fails: 1 << 30, err: tc.err, start: time.Now()}
-				c, err := sinks.NewCommands(f, &sinks.CommandsOptions{SendTimeout: 5 * time.Second})
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer c.Close()
-				ctx, want := t.Context(), 5*time.Second
-				if tc.within > 0 {
-					var cancel context.CancelFunc
-					ctx, cancel = context.WithTimeout(ctx, tc.within)
-					defer cancel()
-					want = tc.within
-				}
-				err = c.Send(ctx, sinks.Command{Queue: "q", Name: "do", ID: "1"})
-				if !tc.check(err) {
-					t.Errorf("Send = %v, not what it should be", err)
-				}
-				if _, final := errors.AsType[*sinks.QueueError](err); final {
-					want = 0
-				} else if e, ok := errors.AsType[*sinks.SendError](err); !ok || e.ID != "1" || e.Tries < 3 {
-					t.Errorf("Send = %#v, want a SendError with the id and its tries", err)
-				}
-				if took := time.Since(f.start); took != want {
-					t.Errorf("Send took %s, want %s", took, want)
-				}
+			cmd := sinks.Command{Queue: "q", Name: "do", ID: "1"}
+			endsAsItShould(t, "Send", tc.err, tc.within, tc.check, func(ctx context.Context, c *sinks.Commands) error { return c.Send(ctx, cmd) })
+			endsAsItShould(t, "Resend", tc.err, tc.within, tc.check, func(ctx context.Context, c *sinks.Commands) error {
+				return c.Resend(ctx, &sinks.DeadCommand{Ref: "7", Envelope: sinks.CommandEnvelope{Command: cmd}})
 			})
 		})
 	}
+}
+
+func endsAsItShould(t *testing.T, call string, cause error, within time.Duration, check func(error) bool, send func(context.Context, *sinks.Commands) error) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		f := &failing{fails: 1 << 30, err: cause, start: time.Now()}
+		c, err := sinks.NewCommands(f, &sinks.CommandsOptions{SendTimeout: 5 * time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		ctx, want := t.Context(), 5*time.Second
+		if within > 0 {
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, within)
+			defer cancel()
+			want = within
+		}
+		err = send(ctx, c)
+		if !check(err) {
+			t.Errorf("%s = %v, not what it should be", call, err)
+		}
+		if _, final := errors.AsType[*sinks.QueueError](err); final {
+			want = 0
+		} else if e, ok := errors.AsType[*sinks.SendError](err); !ok || e.ID != "1" || e.Tries < 3 {
+			t.Errorf("%s = %#v, want a SendError with the id and its tries", call, err)
+		}
+		if took := time.Since(f.start); took != want {
+			t.Errorf("%s took %s, want %s", call, took, want)
+		}
+	})
 }
 
 // While the broker is away, a listener waits as long as its subscription lives:
