@@ -42,7 +42,10 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	}
 	defer w.close()
 	if err := w.startReplication(ctx, s.c.Slot, options); err != nil {
-		return false, fmt.Errorf("start replication from slot %q: %w", s.c.Slot, s.slotLost(ctx, err))
+		if err = s.slotLost(ctx, err); !isSlotError(err) { // which says for itself what it is about
+			err = fmt.Errorf("start replication from slot %q: %w", s.c.Slot, err)
+		}
+		return false, err
 	}
 	// Nobody else can move the slot now.
 	if err := s.checkSlot(ctx, catalog, again); err != nil {

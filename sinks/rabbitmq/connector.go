@@ -56,8 +56,9 @@ type Connector struct {
 	// connections only.
 	locks sync.Map // of string to chan struct{}
 
-	closed atomic.Bool
-	wg     sync.WaitGroup
+	accepted atomic.Bool // the server has let us in once
+	closed   atomic.Bool
+	wg       sync.WaitGroup
 }
 
 // A slot is one connection, made when it is needed.
@@ -173,7 +174,7 @@ func (c *Connector) connection(ctx context.Context, s *slot) (*amqp.Connection, 
 	if s.conn != nil && !s.conn.IsClosed() {
 		return s.conn, nil
 	}
-	conn, err := c.dial(ctx, s.purpose)
+	conn, err := c.logIn(ctx, s.purpose)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
@@ -198,6 +199,28 @@ func (c *Connector) connection(ctx context.Context, s *slot) (*amqp.Connection, 
 	})
 	s.conn = conn
 	return conn, nil
+}
+
+// silence is less than what a server waits before it ends the connection of
+// somebody whom it does not know (rabbit_reader, SILENT_CLOSE_DELAY: 3 seconds).
+const silence = 2 * time.Second
+
+// logIn dials, and says that user and password are wrong only if that is likely.
+// A server that refuses them ends the connection without a word, as one does
+// that is killed at that moment, and the library takes the one for the other.
+// A vhost is refused with words.
+func (c *Connector) logIn(ctx context.Context, purpose string) (*amqp.Connection, error) {
+	began := time.Now()
+	conn, err := c.dial(ctx, purpose)
+	switch {
+	case err == nil:
+		c.accepted.Store(true)
+	case errors.Is(err, amqp.ErrCredentials) && (c.accepted.Load() || time.Since(began) < silence):
+		err = errors.New("the connection ended at the login, as it does if the server does not know the user or the password")
+	case errors.Is(err, amqp.ErrVhost):
+		err = errors.New("the connection ended at the login")
+	}
+	return conn, err
 }
 
 func (c *Connector) dial(ctx context.Context, purpose string) (*amqp.Connection, error) {

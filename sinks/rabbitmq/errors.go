@@ -75,7 +75,7 @@ func explain(queue, name string, err error) error {
 		return fail(name + " does not exist; create it as the package's documentation says, or let it be created (MustExist)")
 	case code(err) == amqp.AccessRefused:
 		return fail(name + ": this user may not do that; give it the permissions configure, write and read on the names in the package's documentation")
-	case code(err) == amqp.NotAllowed, errors.Is(err, amqp.ErrVhost):
+	case code(err) == amqp.NotAllowed:
 		return fail("this user may not use the vhost, or there is none of that name; correct the URL, or rabbitmqctl add_vhost and set_permissions")
 	}
 	if argument, _, _, ok := difference(err); ok {
