@@ -257,8 +257,8 @@ func (s *Source) decodeKept(ctx context.Context, conn *pgx.Conn, kept *keptSnaps
 				return &DecodeError{LSN: LSN(at), Message: kind, Err: err}
 			}
 			inside, skip = true, LSN(begin.CommitLSN) < kept.At || LSN(begin.CommitLSN) >= to
-		case kind == pgoutput.TypeMessage && !inside:
-			skip = LSN(at) < kept.At || LSN(at) >= to
+		case kind == pgoutput.TypeMessage && !inside: // at is its end
+			skip = LSN(at) <= kept.At || LSN(at) > to
 		}
 		inside = inside && kind != pgoutput.TypeCommit
 		if skip && kind != pgoutput.TypeRelation {
