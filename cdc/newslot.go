@@ -65,8 +65,12 @@ func (s *Source) createSoundSlot(ctx context.Context, repl *pgconn.PgConn, slot 
 				"slot", slot, "changed", strings.Join(changed, ", "), "remedy", "start while no table is altered or truncated")
 			return made, nil
 		}
-		// A temporary slot would live as long as its connection.
-		if dropErr := pglogrepl.DropReplicationSlot(ctx, repl, slot, pglogrepl.DropReplicationSlotOptions{}); err != nil || dropErr != nil {
+		// A temporary slot would live as long as its connection, another one for
+		// ever, and the next run would take it for one that is as it should be.
+		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), advanceTimeout)
+		dropErr := pglogrepl.DropReplicationSlot(dropping, repl, slot, pglogrepl.DropReplicationSlotOptions{})
+		cancel()
+		if err != nil || dropErr != nil {
 			return made, errors.Join(err, dropErr)
 		}
 		s.c.Logger.InfoContext(ctx, "tables changed while the slot was made; making it again", "slot", slot, "changed", strings.Join(changed, ", "))

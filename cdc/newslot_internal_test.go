@@ -1,10 +1,14 @@
 package cdc
 
 import (
+	"context"
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/jackc/pglogrepl"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/rowcall/rowcall/internal/pgtest"
 )
@@ -56,5 +60,42 @@ func TestChangedSince(t *testing.T) {
 		if diff := cmp.Diff(tc.want, got, cmpopts.EquateEmpty()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", tc.sql, diff)
 		}
+	}
+}
+
+// A slot that could not be looked at is not left for the next run, which would
+// take it for a good one.
+func TestSlotThatWasNotLookedAtIsDropped(t *testing.T) {
+	url := pgtest.Database(t)
+	src, err := New(url, &Options{Slot: "half_made", Snapshot: SnapshotNever})
+	if err != nil {
+		t.Fatal(err)
+	}
+	repl, _, err := src.c.connectIdentified(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer repl.Close(context.WithoutCancel(t.Context()))
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	connections := 0
+	src.c.conn.AfterConnect = func(context.Context, *pgconn.PgConn) error {
+		if connections++; connections == 2 { // to look at it
+			cancel(stopped)
+		}
+		return nil
+	}
+	_, err = src.createSoundSlot(ctx, repl, src.c.Slot, pglogrepl.CreateReplicationSlotOptions{SnapshotAction: "NOEXPORT_SNAPSHOT"})
+	if err == nil || ctx.Err() == nil {
+		t.Fatalf("createSoundSlot = %v after %d connections, want an error since ctx has ended", err, connections)
+	}
+	src.c.conn.AfterConnect = nil
+	conn, err := src.c.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
+	if slot, err := lookUpSlot(t.Context(), conn, src.c.Slot); err != nil || slot != nil {
+		t.Errorf("lookUpSlot = %+v, %v; want none", slot, err)
 	}
 }

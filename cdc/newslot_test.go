@@ -1,11 +1,14 @@
 package cdc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,5 +156,47 @@ func TestSlotThatTheServerCannotDecodeIsLost(t *testing.T) {
 	}
 	if got := lines(rec.Events()); !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, "fares") }) {
 		t.Errorf("with LostSlotResnapshot these came: %q; want the row of the table", got)
+	}
+}
+
+// A breakingLog breaks something when a message is logged for the first time.
+type breakingLog struct {
+	slog.Handler
+	at     string
+	once   *sync.Once
+	broken func()
+}
+
+func (l breakingLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == l.at {
+		l.once.Do(l.broken)
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+// Nobody would know of it, and it would keep the server's log.
+func TestSlotOfASnapshotIsNotLeftWhereTheStateCannotBeStored(t *testing.T) {
+	url, dir := pgtest.Database(t), t.TempDir()+"/state"
+	conn := pgtest.Connect(t, url)
+	makeTables(t, conn, 10, "a")
+	var log lockedBuffer
+	src := run(t, url, &cdc.Options{StateDir: dir, Logger: slog.New(breakingLog{
+		Handler: slog.NewTextHandler(&log, nil), at: "snapshot begins", once: new(sync.Once),
+		broken: func() {
+			if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+				t.Error(err)
+			}
+		},
+	})}, record(t, new(listenertest.Recorder), nil))
+	pgtest.Eventually(t, time.Minute, func() error {
+		if !strings.Contains(log.String(), "store the state") {
+			return fmt.Errorf("the log does not say that the state cannot be stored:\n%s", log.String())
+		}
+		return nil
+	})
+	src.cancel()
+	_ = src.ended()
+	if names := slotNames(t, conn); len(names) > 0 {
+		t.Errorf("the slots are %v, want none", names)
 	}
 }
