@@ -93,13 +93,15 @@ func nextTransaction(ctx context.Context, conn *pgx.Conn) (id int64, err error) 
 // do temporary tables.
 func changedSince(ctx context.Context, conn *pgx.Conn, next int64) ([]string, error) {
 	rows, err := conn.Query(ctx, `
-		WITH tables AS MATERIALIZED (SELECT oid, xmin FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'p'),
+		WITH tables AS MATERIALIZED ( -- and composite types
+			SELECT oid, xmin FROM pg_class WHERE relkind IN ('r', 'p', 'c') AND relpersistence = 'p'),
 		changes AS (
 			SELECT oid::regclass::text AS name, xmin FROM tables
 			UNION ALL SELECT attrelid::regclass::text, a.xmin FROM pg_attribute a JOIN tables t ON t.oid = a.attrelid
 			UNION ALL SELECT indrelid::regclass::text, i.xmin FROM pg_index i JOIN tables t ON t.oid = i.indrelid
 			UNION ALL SELECT inhrelid::regclass::text, i.xmin FROM pg_inherits i JOIN tables t ON t.oid = i.inhrelid
 			UNION ALL SELECT enumtypid::regtype::text, xmin FROM pg_enum
+			UNION ALL SELECT quote_ident(nspname), xmin FROM pg_namespace WHERE nspname !~ '^pg_' -- which sessions make
 			UNION ALL SELECT quote_ident(pubname), xmin FROM pg_publication
 			UNION ALL SELECT prrelid::regclass::text, xmin FROM pg_publication_rel
 			-- A catalog that Postgres 14 does not have.

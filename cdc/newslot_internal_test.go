@@ -18,7 +18,7 @@ func TestChangedSince(t *testing.T) {
 	url := pgtest.Database(t)
 	pgtest.Exec(t, url,
 		"CREATE TABLE seats (id int PRIMARY KEY, price numeric)", "CREATE TABLE years (id int) PARTITION BY RANGE (id)",
-		"CREATE TYPE class AS ENUM ('first')", "CREATE PUBLICATION app", "CREATE SCHEMA sales", "INSERT INTO seats VALUES (1, 2)",
+		"CREATE TYPE class AS ENUM ('first')", "CREATE TYPE addr AS (street text)", "CREATE PUBLICATION app", "CREATE SCHEMA sales", "INSERT INTO seats VALUES (1, 2)",
 		"CREATE MATERIALIZED VIEW totals AS SELECT count(*) FROM seats")
 	conn := pgtest.Connect(t, url)
 	if _, err := conn.Exec(t.Context(), "SET search_path = pg_catalog"); err != nil {
@@ -43,6 +43,9 @@ func TestChangedSince(t *testing.T) {
 		{"ALTER TABLE seats RENAME price TO fare", []string{"public.seats"}},
 		{"ALTER TABLE seats REPLICA IDENTITY USING INDEX seats_pkey", []string{"public.seats"}},
 		{"ALTER TYPE class ADD VALUE 'second'", []string{"public.class"}},
+		{"ALTER TYPE addr ADD ATTRIBUTE zip text", []string{"public.addr"}},
+		{"ALTER SCHEMA sales RENAME TO trade", []string{"trade"}},
+		{"ALTER SCHEMA trade RENAME TO sales", []string{"sales"}},
 		{"CREATE TABLE y1 PARTITION OF years FOR VALUES FROM (1) TO (2)", []string{"public.y1", "public.years"}},
 		{"ALTER PUBLICATION app SET (publish = 'insert')", []string{"app"}},
 		{"ALTER PUBLICATION app ADD TABLE seats", []string{"public.seats"}},

@@ -125,6 +125,29 @@ func TestTableThatIsAlteredWhileTheSlotIsMadeIsReadAsItIs(t *testing.T) {
 	}
 }
 
+// What is said of a row includes its schema and the shape of its values.
+func TestTypeThatIsAlteredWhileTheSlotIsMadeIsReadAsItIs(t *testing.T) {
+	for ddl, tc := range map[string][2]string{
+		"ALTER TYPE address ADD ATTRIBUTE zip text": {"INSERT INTO s.fares VALUES (1, ROW('x', '1234'))", `s.fares/1: null -> {"id":1,"at":{"street":"x","zip":"1234"}}`},
+		"ALTER SCHEMA s RENAME TO trade":            {"INSERT INTO trade.fares VALUES (1, ROW('x'))", `trade.fares/1: null -> {"id":1,"at":{"street":"x"}}`},
+	} {
+		t.Run(ddl, func(t *testing.T) {
+			url := pgtest.Database(t)
+			pgtest.Exec(t, url, seats, "CREATE SCHEMA s", "CREATE TYPE address AS (street text)", "CREATE TABLE s.fares (id int PRIMARY KEY, at address)")
+			var rec listenertest.Recorder
+			var src *running
+			outlives := alterWhileASlotIsMade(t, url, ddl, func() { src = run(t, url, nil, record(t, &rec, nil)) })
+			inside(t, outlives, tc[0], "COMMIT")
+			<-src.Ready()
+			src.caughtUp()
+			src.stop()
+			if got := lines(rec.Events()); !slices.ContainsFunc(got, func(line string) bool { return strings.HasSuffix(line, tc[1]) }) {
+				t.Errorf("these came: %q; want one of %s", got, tc[1])
+			}
+		})
+	}
+}
+
 // A slot of somebody else may keep what the server cannot decode.
 func TestSlotThatTheServerCannotDecodeIsLost(t *testing.T) {
 	url := pgtest.Database(t)
