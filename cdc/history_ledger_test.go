@@ -348,8 +348,14 @@ func (s *session) check(b *listeners.Batch) error {
 		s.open = nil // a snapshot may begin again
 		return nil
 	}
-	if b.First != (s.open == nil) || (s.open != nil && (s.open.Tx != b.Tx || s.open.Position.Commit != b.Position.Commit)) {
-		return fmt.Errorf("first %t, transaction %+v, after a part %+v", b.First, b.Tx, s.open)
+	if s.open != nil && s.open.Kind == listeners.Snapshot && b.Kind == listeners.Changes {
+		s.open = nil // it was interrupted, and goes on
+	}
+	if o := s.open; b.First != (o == nil) || (o != nil && (o.Tx != b.Tx || o.Position.Commit != b.Position.Commit)) {
+		if o == nil {
+			o = &listeners.Batch{}
+		}
+		return fmt.Errorf("first %t, transaction %+v, after a part of %+v at %s", b.First, b.Tx, o.Tx, o.Position)
 	}
 	if b.First {
 		s.count = 0

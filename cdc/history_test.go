@@ -251,9 +251,12 @@ func (h *history) start() (*cdc.Source, *session, func()) {
 func (h *history) finish(seed uint64) {
 	src, _, end := h.start()
 	defer end()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Minute)
 	defer cancel()
-	<-src.Ready()
+	select {
+	case <-src.Ready():
+	case <-ctx.Done(): // Run has ended, perhaps, and start has told why
+	}
 	if err := src.CaughtUp(ctx); err != nil {
 		h.t.Fatalf("ROWCALL_SEED=%d: CaughtUp: %v; the ledger: %v", seed, err, h.ledger.failed())
 	}

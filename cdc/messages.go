@@ -95,8 +95,8 @@ func (m *messenger) relation(database, prefix string) *relation {
 
 // logical handles a logical message. A transactional one is an event of its
 // transaction. Another one comes between transactions and is a batch of its
-// own, whose commit is the LSN of its record: no transaction's, and in order
-// with those.
+// own. Its LSN is the end of its record, where a commit record may begin, so its
+// commit is the last LSN before that: no transaction's, and in order with those.
 func (d *decoder) logical(ctx context.Context, msg []byte) error {
 	m, err := pgoutput.ParseMessage(msg)
 	if err != nil {
@@ -116,7 +116,7 @@ func (d *decoder) logical(ctx context.Context, msg []byte) error {
 	if err := d.boundary(ctx, LSN(m.LSN)); err != nil {
 		return err
 	}
-	at := listeners.Position{Epoch: d.epoch, Commit: m.LSN, Index: 1}
+	at := listeners.Position{Epoch: d.epoch, Commit: m.LSN - 1, Index: 1}
 	switch {
 	case d.backfills.requested(m.Prefix):
 		d.backfills.take(ctx, LSN(m.LSN), m.Content)
@@ -125,14 +125,13 @@ func (d *decoder) logical(ctx context.Context, msg []byte) error {
 		d.tracker.nothing(LSN(m.LSN), false)
 		return nil
 	}
-	d.begin(listeners.Changes, listeners.CauseWrite, m.LSN, listeners.Tx{})
+	d.begin(listeners.Changes, listeners.CauseWrite, at.Commit, listeners.Tx{})
 	if err := d.addMessage(ctx, at.Index, m, len(msg)); err != nil {
 		return err
 	}
 	if err := d.flush(ctx, true); err != nil {
 		return err
 	}
-	// What follows the start of its record is not known yet.
 	d.tracker.commit(d.last, LSN(m.LSN))
 	return nil
 }

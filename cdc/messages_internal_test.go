@@ -42,7 +42,7 @@ func TestPrefixes(t *testing.T) {
 	}
 }
 
-// A message of no transaction is confirmed up to its own start, and what the
+// A message of no transaction is confirmed up to its end, and what the
 // server sends again is not delivered again.
 func TestMessageOfNoTransaction(t *testing.T) {
 	d := newDecoding(t, 1000)
@@ -56,7 +56,7 @@ func TestMessageOfNoTransaction(t *testing.T) {
 		}
 	}
 	send(msgMessage(false, 100, "a", "1"), msgMessage(false, 200, "rowcall.x", "ours"))
-	if got := d.batches[0]; len(d.batches) != 1 || got.Position != (listeners.Position{Epoch: 7, Commit: 100, Index: 1}) || got.Tx != (listeners.Tx{}) || !got.First || !got.Last {
+	if got := d.batches[0]; len(d.batches) != 1 || got.Position != (listeners.Position{Epoch: 7, Commit: 99, Index: 1}) || got.Tx != (listeners.Tx{}) || !got.First || !got.Last {
 		t.Fatalf("arrived %d batches, the first %+v", len(d.batches), got)
 	}
 	if _, confirmed := d.tracker.stored(listeners.Position{}); confirmed != 0 {
@@ -68,8 +68,16 @@ func TestMessageOfNoTransaction(t *testing.T) {
 	d.connect()
 	d.decoder.messages.prefixes = prefixes{"*"}
 	send(msgMessage(false, 100, "a", "1"), msgMessage(false, 300, "", "2"))
-	if len(d.batches) != 2 || d.batches[1].Position.Commit != 300 || d.batches[1].Events[0].Schema.Name != "_" {
+	if len(d.batches) != 2 || d.batches[1].Position.Commit != 299 || d.batches[1].Events[0].Schema.Name != "_" {
 		t.Errorf("after a reconnect arrived %d batches in all, the last at %s", len(d.batches), d.batches[len(d.batches)-1].Position)
+	}
+	// The record of a commit may begin where that of a message ends, also after
+	// a lost connection.
+	d.connect()
+	d.decoder.messages.prefixes = prefixes{"*"}
+	send(msgBegin(300, 1), seats, msgInsert(1, "7"), msgCommit(300, 308))
+	if got := d.batches[len(d.batches)-1]; len(d.batches) != 3 || len(got.Events) != 1 || !got.First || got.Position.Compare(d.batches[1].Position) <= 0 {
+		t.Errorf("a transaction whose commit begins at the end of a message: %d batches in all, the last %+v", len(d.batches), got)
 	}
 	send(msgBegin(400, 1))
 	if err := d.decoder.message(t.Context(), 0, msgMessage(false, 350, "a", "")); err == nil {

@@ -96,3 +96,26 @@ func TestMessagesGoOnWithoutGapOrTwin(t *testing.T) {
 	}
 	wantSequence(t, got, n)
 }
+
+// The record of a commit begins where that of the message before it ends.
+func TestMessageBeforeACommitHasAPositionOfItsOwn(t *testing.T) {
+	url := pgtest.Database(t)
+	conn := pgtest.Connect(t, url)
+	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY)")
+	var rec listenertest.Recorder
+	src := run(t, url, &cdc.Options{Messages: []string{"*"}}, record(t, &rec, nil))
+	src.caughtUp()
+	for i := range 3 {
+		exec(t, conn, "BEGIN", fmt.Sprintf("INSERT INTO seats VALUES (%d)", i), "SELECT pg_logical_emit_message(false, 'audit', 'looked')", "COMMIT")
+	}
+	src.caughtUp()
+	events := rec.Events()
+	if len(events) != 6 {
+		t.Fatalf("arrived %q, want 3 rows and 3 messages", lines(events))
+	}
+	for i := 1; i < len(events); i++ {
+		if before, e := events[i-1], events[i]; e.Position.Compare(before.Position) <= 0 {
+			t.Errorf("%s %s at %s comes after %s %s at %s", e.Op, e.Collection, e.Position, before.Op, before.Collection, before.Position)
+		}
+	}
+}

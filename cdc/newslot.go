@@ -65,8 +65,12 @@ func (s *Source) createSoundSlot(ctx context.Context, repl *pgconn.PgConn, slot 
 				"slot", slot, "changed", strings.Join(changed, ", "), "remedy", "start while no table is altered or truncated")
 			return made, nil
 		}
-		// A temporary slot would live as long as its connection.
-		if dropErr := pglogrepl.DropReplicationSlot(ctx, repl, slot, pglogrepl.DropReplicationSlotOptions{}); err != nil || dropErr != nil {
+		// A temporary slot would live as long as its connection, another one for
+		// ever, and the next run would take it for one that is as it should be.
+		dropping, cancel := context.WithTimeout(context.WithoutCancel(ctx), advanceTimeout)
+		dropErr := pglogrepl.DropReplicationSlot(dropping, repl, slot, pglogrepl.DropReplicationSlotOptions{})
+		cancel()
+		if err != nil || dropErr != nil {
 			return made, errors.Join(err, dropErr)
 		}
 		s.c.Logger.InfoContext(ctx, "tables changed while the slot was made; making it again", "slot", slot, "changed", strings.Join(changed, ", "))
@@ -89,13 +93,15 @@ func nextTransaction(ctx context.Context, conn *pgx.Conn) (id int64, err error) 
 // do temporary tables.
 func changedSince(ctx context.Context, conn *pgx.Conn, next int64) ([]string, error) {
 	rows, err := conn.Query(ctx, `
-		WITH tables AS MATERIALIZED (SELECT oid, xmin FROM pg_class WHERE relkind IN ('r', 'p') AND relpersistence = 'p'),
+		WITH tables AS MATERIALIZED ( -- and composite types
+			SELECT oid, xmin FROM pg_class WHERE relkind IN ('r', 'p', 'c') AND relpersistence = 'p'),
 		changes AS (
 			SELECT oid::regclass::text AS name, xmin FROM tables
 			UNION ALL SELECT attrelid::regclass::text, a.xmin FROM pg_attribute a JOIN tables t ON t.oid = a.attrelid
 			UNION ALL SELECT indrelid::regclass::text, i.xmin FROM pg_index i JOIN tables t ON t.oid = i.indrelid
 			UNION ALL SELECT inhrelid::regclass::text, i.xmin FROM pg_inherits i JOIN tables t ON t.oid = i.inhrelid
 			UNION ALL SELECT enumtypid::regtype::text, xmin FROM pg_enum
+			UNION ALL SELECT quote_ident(nspname), xmin FROM pg_namespace WHERE nspname !~ '^pg_' -- which sessions make
 			UNION ALL SELECT quote_ident(pubname), xmin FROM pg_publication
 			UNION ALL SELECT prrelid::regclass::text, xmin FROM pg_publication_rel
 			-- A catalog that Postgres 14 does not have.

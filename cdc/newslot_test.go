@@ -1,11 +1,14 @@
 package cdc_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -122,6 +125,29 @@ func TestTableThatIsAlteredWhileTheSlotIsMadeIsReadAsItIs(t *testing.T) {
 	}
 }
 
+// What is said of a row includes its schema and the shape of its values.
+func TestTypeThatIsAlteredWhileTheSlotIsMadeIsReadAsItIs(t *testing.T) {
+	for ddl, tc := range map[string][2]string{
+		"ALTER TYPE address ADD ATTRIBUTE zip text": {"INSERT INTO s.fares VALUES (1, ROW('x', '1234'))", `s.fares/1: null -> {"id":1,"at":{"street":"x","zip":"1234"}}`},
+		"ALTER SCHEMA s RENAME TO trade":            {"INSERT INTO trade.fares VALUES (1, ROW('x'))", `trade.fares/1: null -> {"id":1,"at":{"street":"x"}}`},
+	} {
+		t.Run(ddl, func(t *testing.T) {
+			url := pgtest.Database(t)
+			pgtest.Exec(t, url, seats, "CREATE SCHEMA s", "CREATE TYPE address AS (street text)", "CREATE TABLE s.fares (id int PRIMARY KEY, at address)")
+			var rec listenertest.Recorder
+			var src *running
+			outlives := alterWhileASlotIsMade(t, url, ddl, func() { src = run(t, url, nil, record(t, &rec, nil)) })
+			inside(t, outlives, tc[0], "COMMIT")
+			<-src.Ready()
+			src.caughtUp()
+			src.stop()
+			if got := lines(rec.Events()); !slices.ContainsFunc(got, func(line string) bool { return strings.HasSuffix(line, tc[1]) }) {
+				t.Errorf("these came: %q; want one of %s", got, tc[1])
+			}
+		})
+	}
+}
+
 // A slot of somebody else may keep what the server cannot decode.
 func TestSlotThatTheServerCannotDecodeIsLost(t *testing.T) {
 	url := pgtest.Database(t)
@@ -153,5 +179,47 @@ func TestSlotThatTheServerCannotDecodeIsLost(t *testing.T) {
 	}
 	if got := lines(rec.Events()); !slices.ContainsFunc(got, func(line string) bool { return strings.Contains(line, "fares") }) {
 		t.Errorf("with LostSlotResnapshot these came: %q; want the row of the table", got)
+	}
+}
+
+// A breakingLog breaks something when a message is logged for the first time.
+type breakingLog struct {
+	slog.Handler
+	at     string
+	once   *sync.Once
+	broken func()
+}
+
+func (l breakingLog) Handle(ctx context.Context, r slog.Record) error {
+	if r.Message == l.at {
+		l.once.Do(l.broken)
+	}
+	return l.Handler.Handle(ctx, r)
+}
+
+// Nobody would know of it, and it would keep the server's log.
+func TestSlotOfASnapshotIsNotLeftWhereTheStateCannotBeStored(t *testing.T) {
+	url, dir := pgtest.Database(t), t.TempDir()+"/state"
+	conn := pgtest.Connect(t, url)
+	makeTables(t, conn, 10, "a")
+	var log lockedBuffer
+	src := run(t, url, &cdc.Options{StateDir: dir, Logger: slog.New(breakingLog{
+		Handler: slog.NewTextHandler(&log, nil), at: "snapshot begins", once: new(sync.Once),
+		broken: func() {
+			if err := errors.Join(os.Rename(dir, dir+".away"), os.WriteFile(dir, nil, 0o600)); err != nil {
+				t.Error(err)
+			}
+		},
+	})}, record(t, new(listenertest.Recorder), nil))
+	pgtest.Eventually(t, time.Minute, func() error {
+		if !strings.Contains(log.String(), "store the state") {
+			return fmt.Errorf("the log does not say that the state cannot be stored:\n%s", log.String())
+		}
+		return nil
+	})
+	src.cancel()
+	_ = src.ended()
+	if names := slotNames(t, conn); len(names) > 0 {
+		t.Errorf("the slots are %v, want none", names)
 	}
 }

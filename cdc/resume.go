@@ -31,13 +31,19 @@ func (s *Source) initialKept(ctx context.Context, inv *inventory, b *batcher) er
 	if why == "" {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishTimeout)
-	defer cancel()
-	dropErr := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.dropKeeper(ctx, conn, why) })
-	if dropErr != nil {
-		s.c.Logger.WarnContext(ctx, "the slot of the snapshot is left", "slot", keeperSlot(s.c.Slot), "error", dropErr)
-	}
+	s.giveKeeperUp(ctx, why)
 	return err
+}
+
+// giveKeeperUp drops the slot of a snapshot that nobody will go on with, also
+// when ctx has ended: it would keep WAL for ever.
+func (s *Source) giveKeeperUp(ctx context.Context, why string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), advanceTimeout)
+	defer cancel()
+	err := s.onConnection(ctx, func(ctx context.Context, conn *pgx.Conn) error { return s.dropKeeper(ctx, conn, why) })
+	if err != nil {
+		s.c.Logger.WarnContext(ctx, "the slot of the snapshot is left", "slot", keeperSlot(s.c.Slot), "error", err)
+	}
 }
 
 // tryKept is initial with a state that survives the process. The snapshot
@@ -68,6 +74,9 @@ func (s *Source) tryKept(ctx context.Context, inv *inventory, b *batcher) error 
 		})
 		if err == nil {
 			err = s.state.update(func(st *state) { st.Snapshot = begun })
+		}
+		if err != nil {
+			s.giveKeeperUp(ctx, "nothing is known of it")
 		}
 	} else {
 		if e, err = s.export(ctx, passing); err != nil {
@@ -257,8 +266,8 @@ func (s *Source) decodeKept(ctx context.Context, conn *pgx.Conn, kept *keptSnaps
 				return &DecodeError{LSN: LSN(at), Message: kind, Err: err}
 			}
 			inside, skip = true, LSN(begin.CommitLSN) < kept.At || LSN(begin.CommitLSN) >= to
-		case kind == pgoutput.TypeMessage && !inside:
-			skip = LSN(at) < kept.At || LSN(at) >= to
+		case kind == pgoutput.TypeMessage && !inside: // at is its end
+			skip = LSN(at) <= kept.At || LSN(at) > to
 		}
 		inside = inside && kind != pgoutput.TypeCommit
 		if skip && kind != pgoutput.TypeRelation {

@@ -131,6 +131,9 @@ func (s *Source) slotLost(ctx context.Context, err error) error {
 			return fmt.Errorf("slot %q is the copy of the primary's, and the standby is not promoted: %v", s.c.Slot, err) //nolint:errorlint // to be tried again
 		}
 		if slot != nil && slot.walStatus != "lost" {
+			if moved := s.sameSlot(slot); moved != nil {
+				return moved // it is ahead of where it was to be moved
+			}
 			return &SlotError{Slot: s.c.Slot, Reason: "the server does not let it be read", Err: err, Remedy: "see the server's log"}
 		}
 		e := s.lost("the server cannot read it any more")

@@ -160,6 +160,9 @@ var versionLine = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 func majorVersion(ctx context.Context, bindir string) (int, error) {
 	postgres := filepath.Join(bindir, "postgres")
 	out, err := exec.CommandContext(ctx, postgres, "--version").Output()
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		return 0, fmt.Errorf("%s --version: %w", postgres, cause) // rather than "signal: killed"
+	}
 	if err != nil {
 		return 0, fmt.Errorf("%s --version: %w", postgres, err)
 	}

@@ -213,6 +213,9 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		last = err
 		select {
 		case <-s.postmaster.Exited:
+			if cause := context.Cause(ctx); cause != nil {
+				return fmt.Errorf("postgres exited while starting (%s): %w", s.postmaster.Cmd.ProcessState, cause)
+			}
 			return fmt.Errorf("postgres exited while starting (%s)", s.postmaster.Cmd.ProcessState)
 		case <-ctx.Done():
 			return fmt.Errorf("postgres is not ready: %w (last attempt: %w)", context.Cause(ctx), last)
