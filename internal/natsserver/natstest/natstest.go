@@ -49,9 +49,10 @@ func RunWith(t testing.TB, opts *natsserver.Options) *natsserver.Server {
 func Port(t testing.TB) int {
 	t.Helper()
 	const lowest, highest, tries = 15_000, 32_000, 1000
+	var config net.ListenConfig
 	for range tries {
 		port := lowest + rand.IntN(highest-lowest)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		l, err := config.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err == nil {
 			l.Close()
 			return port
