@@ -1,6 +1,7 @@
 package natstest
 
 import (
+	"errors"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -32,10 +33,15 @@ func RunWith(t testing.TB, opts *natsserver.Options) *natsserver.Server {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
-	if o.Port == 0 {
+	given := o.Port != 0
+	if !given {
 		o.Port = Port(t)
 	}
 	s, err := natsserver.Start(t.Context(), &o)
+	for tries := 0; !given && errors.Is(err, natsserver.ErrPortTaken) && tries < 10; tries++ {
+		o.Port = Port(t) // somebody was faster
+		s, err = natsserver.Start(t.Context(), &o)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
