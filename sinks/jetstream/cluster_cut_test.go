@@ -1,7 +1,6 @@
 package jetstream_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -32,10 +31,7 @@ func TestClusterConnectionsCut(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the stream is deleted", func() bool {
-				err := js.DeleteStream(t.Context(), "CDC_SHOP")
-				return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)
-			})
+			deleted(t, js)
 		})
 	}
 }

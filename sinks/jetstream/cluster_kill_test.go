@@ -90,11 +90,12 @@ func TestClusterLeaderOfAQueueIsKilled(t *testing.T) {
 		})
 	}
 	all := benchCommands(commands)
-	sent := make(chan struct{})
+	begun, sent := make(chan struct{}), make(chan struct{})
 	wg.Go(func() {
+		defer close(sent)
 		for i := range all {
 			if i == killAt {
-				close(sent)
+				close(begun)
 			}
 			if err := sender.Send(ctx, all[i]); err != nil {
 				t.Errorf("Send(%s) = %v", all[i].ID, err)
@@ -102,12 +103,16 @@ func TestClusterLeaderOfAQueueIsKilled(t *testing.T) {
 			}
 		}
 	})
-	<-sent
+	select {
+	case <-begun:
+	case <-sent: // all of them already, or an error
+	}
 	killLeader(t, servers, "CMD_FLEET")
 
 	for n := done(); n < commands; n = done() { // for as long as there is progress
 		eventually(t, fmt.Sprintf("more than %d of %d commands", n, commands), func() bool { return done() > n })
 	}
+	<-sent // the last answer may come after the effect
 	// What would come again is in the queue until it is confirmed.
 	eventually(t, "an empty queue", func() bool {
 		q, err := sender.Queues(t.Context())
@@ -156,10 +161,12 @@ func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
 	}()
 	select {
 	case <-reached:
-		killLeader(t, servers, "CDC_SHOP")
-	case err := <-written:
-		t.Fatal(err)
+	case err := <-written: // all of them already, or an error
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	killLeader(t, servers, "CDC_SHOP")
 	if err := <-written; err != nil {
 		t.Fatal(err)
 	}

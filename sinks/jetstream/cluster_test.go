@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
+	"slices"
 	"testing"
 	"time"
 
@@ -65,13 +65,9 @@ func clusterServers(t *testing.T) []*server.Server {
 	ports := make([]int, 3)
 	routes := make([]*url.URL, len(ports))
 	for i := range ports {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
+		for ports[i] = natstest.Port(t); slices.Contains(ports[:i], ports[i]); ports[i] = natstest.Port(t) {
 		}
-		ports[i] = l.Addr().(*net.TCPAddr).Port //nolint:forcetypeassert // it is a TCP listener
-		routes[i] = &url.URL{Scheme: "nats", Host: l.Addr().String()}
-		l.Close()
+		routes[i] = &url.URL{Scheme: "nats", Host: fmt.Sprintf("127.0.0.1:%d", ports[i])}
 	}
 	var servers []*server.Server
 	for i, port := range ports {
@@ -162,11 +158,18 @@ func untilStoredBehindAStranger(t *testing.T, js natsjs.JetStream, open func(*je
 		if behindAStranger(t, js, open) {
 			return
 		}
-		if err := js.DeleteStream(t.Context(), "CDC_SHOP"); err != nil {
-			t.Fatal(err)
-		}
+		deleted(t, js)
 	}
 	t.Log("nothing was ever stored behind the stranger's message, so this run shows nothing")
+}
+
+// deleted deletes the stream, which on a busy cluster may take several tries.
+func deleted(t *testing.T, js natsjs.JetStream) {
+	t.Helper()
+	eventually(t, "the stream is deleted", func() bool {
+		err := js.DeleteStream(t.Context(), "CDC_SHOP")
+		return err == nil || errors.Is(err, natsjs.ErrStreamNotFound)
+	})
 }
 
 // fencedBehindAStranger feeds a firehose whose place a stranger's message has

@@ -10,6 +10,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/sinktest"
@@ -29,7 +30,7 @@ func TestCommandLeftBehindIsNoDeadLetter(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			opts := &natsserver.Options{Dir: t.TempDir()}
+			opts := &natsserver.Options{Dir: t.TempDir(), Port: natstest.Port(t)}
 			start := func() *natsserver.Server {
 				t.Helper()
 				s, err := natsserver.Start(t.Context(), opts)
@@ -37,7 +38,6 @@ func TestCommandLeftBehindIsNoDeadLetter(t *testing.T) {
 					t.Fatal(err)
 				}
 				t.Cleanup(s.Stop)
-				opts.Port = s.Port()
 				return s
 			}
 			s := start()

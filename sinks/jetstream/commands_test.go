@@ -9,6 +9,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -17,7 +18,7 @@ func TestCommands(t *testing.T) { sinktest.Commands(t, commandServer) }
 
 // commandServer starts a server that can be restarted.
 func commandServer(t testing.TB) sinktest.CommandServer {
-	opts := &natsserver.Options{Dir: t.TempDir(), MaxPayload: 64 << 10}
+	opts := &natsserver.Options{Dir: t.TempDir(), MaxPayload: 64 << 10, Port: natstest.Port(t)}
 	s, err := natsserver.Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"fmt"
+	"os"
 
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
@@ -70,7 +71,7 @@ func exampleStored(ctx context.Context, url string, opts *jetstream.Options) err
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%d %s: number %q of a transaction, commit %q\n", m.Sequence, m.Subject,
+		fmt.Fprintf(os.Stdout, "%d %s: number %q of a transaction, commit %q\n", m.Sequence, m.Subject,
 			m.Header.Get("Nats-Batch-Sequence"), m.Header.Get("Nats-Batch-Commit"))
 	}
 	return nil

@@ -157,7 +157,7 @@ func TestConnectionThatBuffers(t *testing.T) {
 func TestStalledWithoutFurtherBatches(t *testing.T) {
 	w := new(wire)
 	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
-	f := open(t, nc, &jetstream.Options{AckTimeout: 2 * time.Second})
+	f := openAnew(t, nc, &jetstream.Options{AckTimeout: 2 * time.Second})
 	w.lose.Store(3)
 	b := transaction(1, 3)
 	if err := f.OnBatch(t.Context(), b); err != nil {

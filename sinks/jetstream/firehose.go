@@ -107,7 +107,7 @@ func (w *writer) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
 
 // Open waits for each answer as long as Options.AckTimeout.
 func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.Position, error) {
-	none := listeners.Position{}
+	none, whole := listeners.Position{}, ctx
 	ctx, cancel := context.WithTimeout(ctx, w.opts.AckTimeout)
 	defer cancel()
 	if err := w.ensureStream(ctx); err != nil {
@@ -149,7 +149,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	}
 	w.opened = time.Now()
 	if w.latest != nil {
-		if err := w.latest.sweep(watchCtx); err != nil {
+		if err := w.latest.sweep(whole); err != nil {
 			w.Close()
 			return none, err
 		}

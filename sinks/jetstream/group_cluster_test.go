@@ -21,7 +21,7 @@ func TestGroupGoesOnWhenAServerIsKilled(t *testing.T) {
 	}
 	url := strings.Join(urls, ",")
 	nc := connectTo(t, url)
-	f := open(t, nc, &jetstream.Options{Partitions: groupPartitions, Replicas: 3, AckTimeout: 2 * time.Second})
+	f := openAnew(t, nc, &jetstream.Options{Partitions: groupPartitions, Replicas: 3, AckTimeout: 2 * time.Second})
 	server := sinktest.GroupServer{
 		Partitions: groupPartitions,
 		Store:      func(t testing.TB, batches []*listeners.Batch) { store(t, f, batches) },
@@ -32,17 +32,21 @@ func TestGroupGoesOnWhenAServerIsKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stream, err := js.Stream(t.Context(), "CDC_SHOP")
-		if err != nil {
-			t.Fatal(err)
-		}
+		leader := ""
+		eventually(t, "the stream has a leader", func() bool {
+			stream, err := js.Stream(t.Context(), "CDC_SHOP")
+			if err == nil && stream.CachedInfo().Cluster != nil {
+				leader = stream.CachedInfo().Cluster.Leader
+			}
+			return leader != ""
+		})
 		for _, s := range servers {
-			if s.Name() == stream.CachedInfo().Cluster.Leader {
+			if s.Name() == leader {
 				t.Logf("%s is killed", s.Name())
 				s.Shutdown()
 				return
 			}
 		}
-		t.Fatalf("no server is the leader, %q", stream.CachedInfo().Cluster.Leader)
+		t.Fatalf("no server is the leader, %q", leader)
 	})
 }

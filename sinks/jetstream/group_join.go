@@ -83,7 +83,7 @@ func (j *groupJoin) patience() time.Duration {
 func (j *groupJoin) open() error {
 	c := &cursor{nc: j.groups.nc, js: j.groups.js, stream: j.groups.opts.Stream, log: j.log}
 	var wrong *sinks.PlaceError
-	err := c.persist(j.ctx, func(ctx context.Context) error {
+	err := c.persistFor(j.ctx, lastSearch, func(ctx context.Context) error {
 		kv, err := j.groups.bucket(ctx)
 		if err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/sinktest"
@@ -21,7 +22,7 @@ const groupPartitions = 8
 // groupServer starts a server that can be restarted.
 func groupServer(t testing.TB) sinktest.GroupServer {
 	dir := t.TempDir()
-	s, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir})
+	s, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: natstest.Port(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,7 @@ func groupServer(t testing.TB) sinktest.GroupServer {
 	})
 	url, port := s.URL(), s.Port()
 	nc := connectTo(t, url)
-	f := open(t, nc, &jetstream.Options{Partitions: groupPartitions, AckTimeout: time.Second})
+	f := openAnew(t, nc, &jetstream.Options{Partitions: groupPartitions, AckTimeout: time.Second}) // which bounds Open, too
 	return sinktest.GroupServer{
 		Partitions: groupPartitions, Markers: true, SlowDrains: true,
 		Store: func(t testing.TB, batches []*listeners.Batch) { store(t, f, batches) },

@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
+	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/listeners"
@@ -38,8 +40,8 @@ func open(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *sinks.Firehose 
 	return f
 }
 
-// openAnew is open behind the deletion of the stream: the server may still be at
-// work on its files.
+// openAnew is open behind the deletion of the stream, since the server may still be at
+// work on its files, and where a short AckTimeout or an election may end one try.
 func openAnew(t testing.TB, nc *nats.Conn, opts *jetstream.Options) *sinks.Firehose {
 	t.Helper()
 	var f *sinks.Firehose
@@ -117,6 +119,14 @@ func readLines(t testing.TB, nc *nats.Conn, opts *jetstream.ReadOptions) []strin
 			t.Fatalf("the connection does not come back: %v", nc.LastError())
 		}
 	}
+	js, err := natsjs.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream has a leader", func() bool { // a fault may have been the last thing
+		s, err := js.Stream(t.Context(), "CDC_SHOP")
+		return errors.Is(err, natsjs.ErrStreamNotFound) || err == nil && (s.CachedInfo().Cluster == nil || s.CachedInfo().Cluster.Leader != "")
+	})
 	var lines []string
 	var last uint64
 	for m, err := range jetstream.Read(t.Context(), nc, "CDC_SHOP", opts) {

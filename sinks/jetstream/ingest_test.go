@@ -197,7 +197,7 @@ func TestFastIngestClusterForeignMessage(t *testing.T) {
 	}
 	opts := always
 	opts.Replicas = 3
-	f := open(t, nc, &opts)
+	f := openAnew(t, nc, &opts)
 	if err := feed(t.Context(), f, []*listeners.Batch{transaction(1, 5)}); err != nil {
 		t.Fatal(err)
 	}

@@ -134,7 +134,8 @@ func save(t *testing.T, k listeners.PositionKeeper, p listeners.Position) error 
 func TestPositionsWithLostAcknowledgements(t *testing.T) {
 	s := natstest.Run(t)
 	w := &wire{stream: "KV_" + jetstream.DefaultPositionsBucket}
-	store := newPositions(t, connect(t, s, nats.SetCustomDialer(w)), nil)
+	// No sign of life comes in between.
+	store := newPositions(t, connect(t, s, nats.SetCustomDialer(w)), &jetstream.PositionsOptions{Lease: time.Hour})
 	want := listeners.Position{}
 	for round := range uint64(2) {
 		w.lose.Store(1)
@@ -158,12 +159,13 @@ func TestPositionsWithLostAcknowledgements(t *testing.T) {
 
 // A name that is in use stays in use, however long nothing is saved.
 func TestOwnerThatSavesNothingKeepsTheName(t *testing.T) {
+	t.Parallel() // it takes a while
 	s := natstest.Run(t)
-	opts := &jetstream.PositionsOptions{Lease: brief}
+	opts := &jetstream.PositionsOptions{Lease: 15 * time.Second} // so that it keeps the name on a busy machine
 	k := opened(t, newPositions(t, connect(t, s), opts), "idle", listeners.Position{})
 	began := time.Now()
 	other := newPositions(t, connect(t, s), opts)
-	for time.Since(began) < 2*brief {
+	for time.Since(began) < opts.Lease*5/3 {
 		_, _, err := other.Open(t.Context(), "idle")
 		if !errors.Is(err, listeners.ErrNameTaken) {
 			t.Fatalf("Open after %s = %v, want ErrNameTaken", time.Since(began), err)

@@ -192,17 +192,19 @@ func sequenceAfter(ctx context.Context, s natsjs.Stream, at listeners.Position) 
 // positionFrom returns the position of the first message from seq on, and its
 // sequence; end if there is none before end.
 func positionFrom(ctx context.Context, s natsjs.Stream, seq, end uint64) (listeners.Position, uint64, error) {
-	for ; seq < end; seq++ {
-		m, err := s.GetMsg(ctx, seq)
+	for seq < end {
+		// Or the next one that is left: in a bucket there may be millions in between.
+		m, err := s.GetMsg(ctx, seq, natsjs.WithGetMsgSubject(">"))
 		if errors.Is(err, natsjs.ErrMsgNotFound) {
-			continue
+			break
 		}
 		if err != nil {
 			return listeners.Position{}, seq, fmt.Errorf("message %d: %w", seq, err)
 		}
-		if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil {
-			return p, seq, nil
+		if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil && m.Sequence < end {
+			return p, m.Sequence, nil
 		}
+		seq = m.Sequence + 1
 	}
 	return listeners.Position{}, end, nil
 }

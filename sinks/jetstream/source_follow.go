@@ -25,6 +25,9 @@ const (
 	// with its connection is never answered, so the first tries are short.
 	firstAsk = 250 * time.Millisecond
 	lastAsk  = 5 * time.Second
+	// lastSearch bounds a search, which takes one question after the other: over a slow
+	// line a bisection of a long stream needs more than lastAsk.
+	lastSearch = 10 * time.Minute
 	// goneAfter is how long a stream that is not found may be on its way back.
 	goneAfter = 5 * time.Second
 )
@@ -327,12 +330,21 @@ func (c *cursor) info(ctx context.Context) (*natsjs.StreamInfo, error) {
 
 // persist calls ask until it succeeds, or fails for good.
 func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) error {
+	return c.persistFor(ctx, lastAsk, ask)
+}
+
+// persistFor is persist with the longest time that one call of ask may take. Only a
+// call that was cut short gives the next one more.
+func (c *cursor) persistFor(ctx context.Context, longest time.Duration, ask func(context.Context) error) error {
 	retry := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	var missing time.Time
-	for timeout := firstAsk; ; timeout = min(2*timeout, lastAsk) {
+	for timeout := firstAsk; ; {
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(limited)
+		if limited.Err() != nil {
+			timeout = min(2*timeout, longest)
+		}
 		cancel()
 		var lost *sinks.HistoryError
 		switch {

@@ -29,7 +29,7 @@ func (l *streamLog) Seek(ctx context.Context, start sinks.Start) (sinks.LogReade
 	if err != nil {
 		return nil, place, err
 	}
-	err = c.persist(ctx, func(ctx context.Context) error {
+	err = c.persistFor(ctx, lastSearch, func(ctx context.Context) error {
 		c.next, err = l.place(ctx, info, start)
 		return err
 	})
@@ -55,7 +55,7 @@ func (l *streamLog) SeekState(ctx context.Context) (sinks.LogReader, sinks.LogPl
 	if err != nil {
 		return nil, place, err
 	}
-	err = c.persist(ctx, func(ctx context.Context) error {
+	err = c.persistFor(ctx, lastSearch, func(ctx context.Context) error {
 		c.next, err = l.snapshotStart(ctx, info)
 		return err
 	})

@@ -130,7 +130,7 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := natstest.Run(t)
-			f := open(t, connect(t, s), &jetstream.Options{AckTimeout: time.Second})
+			f := openAnew(t, connect(t, s), &jetstream.Options{AckTimeout: time.Second})
 			store(t, f, []*listeners.Batch{transaction(1, 5)})
 			tc.do(t, natstest.JetStream(t, s))
 			err := feed(t.Context(), f, []*listeners.Batch{transaction(2, 5)})

@@ -1,6 +1,10 @@
 package natstest
 
 import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"strconv"
 	"testing"
 
 	"github.com/nats-io/nats.go"
@@ -29,12 +33,39 @@ func RunWith(t testing.TB, opts *natsserver.Options) *natsserver.Server {
 	if o.Dir == "" {
 		o.Dir = t.TempDir()
 	}
+	given := o.Port != 0
+	if !given {
+		o.Port = Port(t)
+	}
 	s, err := natsserver.Start(t.Context(), &o)
+	for tries := 0; !given && errors.Is(err, natsserver.ErrPortTaken) && tries < 10; tries++ {
+		o.Port = Port(t) // somebody was faster
+		s, err = natsserver.Start(t.Context(), &o)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Stop)
 	return s
+}
+
+// Port returns a free port for a server that is to listen later, or again. It is below
+// those that systems hand out by themselves: one of these may be anybody's
+// outgoing connection while the server is stopped.
+func Port(t testing.TB) int {
+	t.Helper()
+	const lowest, highest, tries = 15_000, 32_000, 1000
+	var config net.ListenConfig
+	for range tries {
+		port := lowest + rand.IntN(highest-lowest)
+		l, err := config.Listen(t.Context(), "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+		if err == nil {
+			l.Close()
+			return port
+		}
+	}
+	t.Fatalf("no port between %d and %d is free", lowest, highest)
+	return 0
 }
 
 // Connect opens a connection over TCP and closes it at the test's end.
