@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -165,18 +166,24 @@ func (s *Server) ping(ctx context.Context) error {
 	return nil
 }
 
-// freePorts returns ports that nobody uses now.
+// freePorts returns ports that nobody uses now, below the range of outgoing
+// connections, so that none of those takes one while the broker starts.
 func freePorts(ctx context.Context, n int) ([]int, error) {
+	const low, high = 15000, 32767
 	var ports []int
-	for range n {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	var failed error
+	for tries := 0; len(ports) < n && tries < 100; tries++ {
+		port := low + rand.IntN(high-low+1)
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err != nil {
-			return nil, err
+			failed = err
+			continue
 		}
 		defer l.Close()
-		if addr, ok := l.Addr().(*net.TCPAddr); ok {
-			ports = append(ports, addr.Port)
-		}
+		ports = append(ports, port)
+	}
+	if len(ports) < n {
+		return nil, failed
 	}
 	return ports, nil
 }

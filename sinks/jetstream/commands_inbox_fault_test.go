@@ -6,6 +6,7 @@ import (
 	"errors"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,7 +44,7 @@ func TestInboxRemembersWithoutALargeReply(t *testing.T) {
 // A test's FailNow in a handler, for one, ends its goroutine.
 func TestInboxLetsGoOfAHandlerThatExits(t *testing.T) {
 	t.Parallel()
-	i := openInbox(t, connect(t, natstest.Run(t)), &jetstream.InboxOptions{Claim: 3 * time.Second})
+	i := openInbox(t, connect(t, natstest.Run(t)), &jetstream.InboxOptions{Claim: 15 * time.Second})
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -53,7 +54,7 @@ func TestInboxLetsGoOfAHandlerThatExits(t *testing.T) {
 		})
 	}()
 	<-ended
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	_, repeated, err := i.Once(ctx, "fleet", "1", func(context.Context) ([]byte, error) { return nil, nil })
 	if err != nil || repeated {
@@ -63,7 +64,10 @@ func TestInboxLetsGoOfAHandlerThatExits(t *testing.T) {
 
 // The answers that are lost are those of the bucket; what was asked is done.
 func TestInboxWithLostAnswers(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
+	var wg sync.WaitGroup // they wait for answers most of the time
+	defer wg.Wait()
 	for name, tc := range map[string]struct {
 		lose int // answers to writes, beginning with the claim's
 		do   error
@@ -73,37 +77,39 @@ func TestInboxWithLostAnswers(t *testing.T) {
 		"of the claim's end":   {1, errors.New("not yet")},
 		"of claim and its end": {2, errors.New("not yet")},
 	} {
-		t.Run(name, func(t *testing.T) {
-			w := &wire{stream: "KV_rowcall-inbox"}
-			nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: natsDialer(w)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer nc.Close()
-			i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: 6 * time.Second})
-			calls := 0
-			fail := tc.do
-			do := func(context.Context) ([]byte, error) {
-				calls++
-				return []byte("done"), fail
-			}
-			w.lose.Store(int64(tc.lose))
-			_, repeated, err := i.Once(t.Context(), "fleet", name, do)
-			if !errors.Is(err, tc.do) || repeated {
-				t.Errorf("Once = %t, %v; want it carried out with %v", repeated, err, tc.do)
-			}
-			w.lose.Store(0)
-			want := 1
-			if fail != nil {
-				fail, want = nil, 2
-			}
-			reply, repeated, err := i.Once(t.Context(), "fleet", name, do)
-			if err != nil || string(reply) != "done" || repeated != (want == 1) {
-				t.Errorf("Once again = %q, %t, %v; want done", reply, repeated, err)
-			}
-			if calls != want {
-				t.Errorf("the command was carried out %d times, want %d", calls, want)
-			}
+		wg.Go(func() {
+			t.Run(name, func(t *testing.T) {
+				w := &wire{stream: "KV_rowcall-inbox"}
+				nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: natsDialer(w)})
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer nc.Close()
+				i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: 15 * time.Second})
+				calls := 0
+				fail := tc.do
+				do := func(context.Context) ([]byte, error) {
+					calls++
+					return []byte("done"), fail
+				}
+				w.lose.Store(int64(tc.lose))
+				_, repeated, err := i.Once(t.Context(), "fleet", name, do)
+				if !errors.Is(err, tc.do) || repeated {
+					t.Errorf("Once = %t, %v; want it carried out with %v", repeated, err, tc.do)
+				}
+				w.lose.Store(0)
+				want := 1
+				if fail != nil {
+					fail, want = nil, 2
+				}
+				reply, repeated, err := i.Once(t.Context(), "fleet", name, do)
+				if err != nil || string(reply) != "done" || repeated != (want == 1) {
+					t.Errorf("Once again = %q, %t, %v; want done", reply, repeated, err)
+				}
+				if calls != want {
+					t.Errorf("the command was carried out %d times, want %d", calls, want)
+				}
+			})
 		})
 	}
 }
@@ -111,7 +117,7 @@ func TestInboxWithLostAnswers(t *testing.T) {
 // What a replica that lags says is not enough to give a command up.
 func TestInboxIsUnclearOnlyIfTheBucketAgrees(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
-	i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: 3 * time.Second})
+	i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: time.Minute})
 	js, err := natsjs.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -54,14 +54,14 @@ func TestInboxLetsOneWorkerAtATime(t *testing.T) {
 	var running, calls atomic.Int64
 	var wg sync.WaitGroup
 	for range 6 {
-		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: 5 * time.Second})
+		i := openInbox(t, connect(t, s), &jetstream.InboxOptions{Claim: 15 * time.Second})
 		wg.Go(func() {
 			reply, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
 				if running.Add(1) != 1 {
 					t.Error("two workers run the same command")
 				}
 				calls.Add(1)
-				timer := time.NewTimer(6 * time.Second) // longer than the claim
+				timer := time.NewTimer(16 * time.Second) // longer than the claim
 				<-timer.C
 				running.Add(-1)
 				return []byte("done"), nil
@@ -80,24 +80,28 @@ func TestInboxLetsOneWorkerAtATime(t *testing.T) {
 // The worker dies between the beginning of its handler and the memory of its
 // end.
 func TestInboxAfterAWorkerDied(t *testing.T) {
+	t.Parallel()
+	var wg sync.WaitGroup // they wait most of the time
+	defer wg.Wait()
 	for name, stop := range map[string]bool{"again": false, "stop at unclear": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			s := natstest.Run(t)
-			opts := &jetstream.InboxOptions{Claim: 3 * time.Second, StopAtUnclear: stop}
-			victim := connect(t, s)
-			i := openInbox(t, victim, opts)
-			_, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
-				victim.Close()
-				return nil, nil
+		wg.Go(func() {
+			t.Run(name, func(t *testing.T) {
+				s := natstest.Run(t)
+				opts := &jetstream.InboxOptions{Claim: 15 * time.Second, StopAtUnclear: stop}
+				victim := connect(t, s)
+				i := openInbox(t, victim, opts)
+				_, _, err := i.Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) {
+					victim.Close()
+					return nil, nil
+				})
+				if err == nil {
+					t.Fatal("Once without a connection = nil, want an error")
+				}
+				_, repeated, err := openInbox(t, connect(t, s), opts).Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) { return nil, nil })
+				if stop != errors.Is(err, sinks.ErrUnclear) || !stop && (err != nil || repeated) {
+					t.Errorf("Once after a death = repeated %t, %v; want unclear: %t", repeated, err, stop)
+				}
 			})
-			if err == nil {
-				t.Fatal("Once without a connection = nil, want an error")
-			}
-			_, repeated, err := openInbox(t, connect(t, s), opts).Once(t.Context(), "fleet", "a", func(context.Context) ([]byte, error) { return nil, nil })
-			if stop != errors.Is(err, sinks.ErrUnclear) || !stop && (err != nil || repeated) {
-				t.Errorf("Once after a death = repeated %t, %v; want unclear: %t", repeated, err, stop)
-			}
 		})
 	}
 }
@@ -107,7 +111,7 @@ func TestInboxAfterAWorkerDied(t *testing.T) {
 func TestInboxNoticesALostClaim(t *testing.T) {
 	t.Parallel()
 	s := natstest.Run(t)
-	opts := &jetstream.InboxOptions{Claim: 3 * time.Second}
+	opts := &jetstream.InboxOptions{Claim: 15 * time.Second}
 	victim := connect(t, s)
 	_, _, err := openInbox(t, victim, opts).Once(t.Context(), "fleet", "a", func(ctx context.Context) ([]byte, error) {
 		victim.Close()

@@ -55,6 +55,9 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 	quick := jetstream.CommandOptions{AckTimeout: time.Second}
 	return sinktest.CommandServer{
 		Connect: func(t testing.TB) *sinktest.CommandClient { return client(t, &quick) },
+		Calm: func(t testing.TB) *sinktest.CommandClient {
+			return client(t, &jetstream.CommandOptions{AckTimeout: 30 * time.Second})
+		},
 		Restart: func(t testing.TB) {
 			mu.Lock()
 			defer mu.Unlock()

@@ -22,7 +22,7 @@ import (
 // somewhere until its lease is over.
 func TestStoppingWorkersLoseNoAttempt(t *testing.T) {
 	const commands = 1500
-	c := newCommands(t, connect(t, natstest.Run(t)), nil)
+	c := newCommands(t, connect(t, natstest.Run(t)), &jetstream.CommandOptions{AckTimeout: time.Minute}) // it is given what time it needs
 	if err := c.SendAll(t.Context(), benchCommands(commands)); err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func TestStoppingWorkersLoseNoAttempt(t *testing.T) {
 // While a long command ends, those that its worker has room for are for others.
 func TestDrainingWorkerHoldsNothingBack(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
-	c := newCommands(t, nc, nil)
+	c := newCommands(t, nc, &jetstream.CommandOptions{AckTimeout: time.Minute})
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	begun, release := make(chan struct{}), make(chan struct{})

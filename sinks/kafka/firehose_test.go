@@ -123,7 +123,7 @@ func TestATransactionInPartsIsVisibleAtItsEnd(t *testing.T) {
 func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
 	t.Parallel()
 	c := run(t)
-	f := open(t, c, &kafka.Options{TransactionTimeout: 10 * time.Second})
+	f := open(t, c, &kafka.Options{TransactionTimeout: 40 * time.Second})
 	parts := sinktest.Parts(sinktest.Transaction(21, 40), 25)
 	if err := f.OnBatch(t.Context(), parts[0]); err != nil {
 		t.Fatal(err)
@@ -137,7 +137,7 @@ func TestATransactionWhoseEndDoesNotComeIsCommittedInTime(t *testing.T) {
 func TestATopicThatTakesLongIsWaitedFor(t *testing.T) {
 	t.Parallel()
 	c := run(t)
-	f := open(t, c, &kafka.Options{OpenTimeout: 5 * time.Second})
+	f := openAmongFaults(t, c, &kafka.Options{OpenTimeout: 5 * time.Second}) // which a busy machine may need longer for
 	busy := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.CreateTopics}, Err: kerr.ThrottlingQuotaExceeded, Count: -1})
 	ctx, stop := context.WithTimeout(t.Context(), 6*time.Second)
 	defer stop()

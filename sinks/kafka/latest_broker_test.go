@@ -50,7 +50,7 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 	// All but what is after the last segment that was begun is compacted.
 	f := latest(t, b.cluster, kafka.Options{})
 	commit := batches[len(batches)-1].Position.Commit
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for {
 		n := len(records(t, b.cluster, notesTopic))
 		if n < 3*len(rows)+200 {

@@ -118,21 +118,27 @@ func (s *sender) explainRecord(r *kgo.Record, err error) error {
 	return s.explain("", explain(r.Topic, err))
 }
 
-// explain recognises that somebody else has taken over.
+// explain recognises that somebody else has taken over, or that the brokers have
+// given a transaction up, which some tell of in the same way.
 func (s *sender) explain(what string, err error) error {
+	const givenUp = "the brokers have given up a transaction that took longer than TransactionTimeout, %s, as when they are away for so long"
 	switch {
+	case s.txID == "":
 	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.TransactionalIDNotFound):
-		if s.txID != "" {
-			return &sinks.FencedError{
-				Place: "the topics", Err: err,
-				Reason: fmt.Sprintf("it has taken over with transactional id %q; stop one of the two", s.txID),
-			}
+		return &sinks.FencedError{
+			Place: "the topics", Err: err,
+			Reason: fmt.Sprintf("it has taken over with transactional id %q; stop one of the two. If there is no other, "+givenUp+": start again", s.txID, 2*s.half),
 		}
+	case errors.Is(err, kerr.InvalidTxnState):
+		err = fmt.Errorf(givenUp+"; start again: %w", 2*s.half, err)
 	}
 	if what == "" {
 		return err
 	}
-	return fmt.Errorf("%s: %w", what, explain("of the transactional id "+s.txID, err))
+	if refused, ok := errors.AsType[*sinks.PlaceError](explain("of the transactional id "+s.txID, err)); ok {
+		err = refused
+	}
+	return fmt.Errorf("%s with the transactional id %s: %w", what, s.txID, err)
 }
 
 // abort undoes what the brokers hold of an open transaction, so that readers

@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -101,7 +102,15 @@ func runWith(t testing.TB, dir string, ports ...int) *cluster {
 	if len(ports) > 0 {
 		opts = append(opts, kfake.Ports(ports...))
 	}
+	// A client that dials a port while nobody listens may get just this port for
+	// itself, until it sees that nobody answers.
 	c, err := kfake.NewCluster(opts...)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for tries := 0; errors.Is(err, syscall.EADDRINUSE) && tries < 1000; tries++ {
+		<-tick.C
+		c, err = kfake.NewCluster(opts...)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

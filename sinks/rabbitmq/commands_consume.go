@@ -41,6 +41,7 @@ type session struct {
 	ends sync.RWMutex
 
 	queue string
+	many  bool // so many acknowledgements that the server may hold some back
 	sync  groupSync
 }
 
@@ -80,7 +81,7 @@ func (c *commandConsumer) begin(ctx context.Context) (*session, error) {
 	if err != nil {
 		return nil, explain(c.queue, name, err)
 	}
-	s := &session{ch: ch, queue: name}
+	s := &session{ch: ch, queue: name, many: c.opts.Concurrency > removeChunk}
 	err = c.broker.connector.setUp(ctx, ch, func() error {
 		if err := ch.Qos(min(c.opts.Concurrency, maxPrefetch), 0, false); err != nil {
 			return err
@@ -227,7 +228,7 @@ func (c *commandConsumer) Close() {
 	delete(c.broker.consumers, c)
 	c.broker.mu.Unlock()
 	if s != nil && last {
-		s.close(c.broker.connector)
+		c.release(s)
 	}
 }
 
@@ -238,7 +239,7 @@ func (c *commandConsumer) settled(d *commandDelivery) {
 	last, s := c.closed && len(c.inWork) == 0, c.session
 	c.mu.Unlock()
 	if last && s != nil {
-		s.close(c.broker.connector)
+		c.release(s)
 	}
 }
 

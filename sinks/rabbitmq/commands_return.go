@@ -28,7 +28,9 @@ func (s *session) cancel() {
 	s.cancelled = true
 	s.ends.Lock()
 	defer s.ends.Unlock()
-	s.take()
+	if s.take(); s.many {
+		s.take() // behind the acknowledgements that were held back
+	}
 	_ = s.ch.Cancel(consumerTag, false) // or the channel is gone
 }
 
@@ -66,6 +68,21 @@ func (c *commandConsumer) returnAll(ctx context.Context, s *session) []sinks.Com
 		pushed = append(pushed, m)
 	}
 	return c.storeAgain(ctx, s, pushed)
+}
+
+// release closes a session whose deliveries have all come to their end.
+func (c *commandConsumer) release(s *session) {
+	if s.many && !s.ch.IsClosed() {
+		// The server forgets acknowledgements that it holds back, see removeChunk:
+		// it sends them once the queue has taken the others, and that is what this
+		// message is answered behind.
+		s.mu.Lock()
+		s.take()
+		_ = syncChannel(s.ch)
+		s.mu.Unlock()
+		c.storeAgain(context.Background(), s, nil)
+	}
+	s.close(c.broker.connector)
 }
 
 // storeAgain gives back what was delivered and not begun, without its counting

@@ -118,6 +118,9 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 		Connect: func(t testing.TB) *sinktest.CommandClient {
 			return commandClient(t, s, rabbitmq.CommandOptions{Prefix: p, ConfirmTimeout: 2 * time.Second})
 		},
+		Calm: func(t testing.TB) *sinktest.CommandClient {
+			return commandClient(t, s, rabbitmq.CommandOptions{Prefix: p, ConfirmTimeout: 30 * time.Second})
+		},
 		Restart: func(t testing.TB) {
 			if err := s.Kill(); err != nil {
 				t.Errorf("kill the server: %v", err)

@@ -17,6 +17,7 @@ import (
 type wire struct {
 	lose atomic.Int64 // confirmations
 	gets atomic.Int64 // messages that were fetched one by one
+	ends atomic.Int64 // consumers that were cancelled
 	dead atomic.Bool
 
 	mu   sync.Mutex
@@ -73,6 +74,9 @@ func (c *wireConn) Read(p []byte) (int, error) {
 		}
 		if head[0] == 1 && bytes.HasPrefix(body, []byte{0, 60, 0, 71}) { // basic.get-ok
 			c.wire.gets.Add(1)
+		}
+		if head[0] == 1 && bytes.HasPrefix(body, []byte{0, 60, 0, 31}) { // basic.cancel-ok
+			c.wire.ends.Add(1)
 		}
 		c.left.Write(head)
 		c.left.Write(body)

@@ -221,7 +221,7 @@ func misconfigured(b *bench) {
 		b.Skip("nothing to misconfigure")
 	}
 	b.server.Misconfigure(b.TB, "fleet")
-	c := b.connect()
+	c := b.calm()
 	var e *sinks.QueueError
 	if err := c.Open(b.Context(), "fleet"); !errors.As(err, &e) || e.Queue != "fleet" || e.Reason == "" {
 		b.Errorf("Open = %v, want a QueueError", err)

@@ -223,7 +223,7 @@ func OnceUnderFaults(t testing.TB, server CommandServer, policy *sinks.ServePoli
 	}
 	close(stop)
 	wg.Wait()
-	operator := b.connect()
+	operator := b.calm()
 	b.empty(operator)
 	for s, n := range sent {
 		for i := range n {

@@ -51,6 +51,16 @@ func (b *bench) connect() *sinks.Commands {
 	return b.commands(b.server.Connect(b.TB), nil)
 }
 
+// calm connects for what is tried once: a worker that stops gives back what it has
+// not begun, an operator removes a dead letter.
+func (b *bench) calm() *sinks.Commands {
+	b.Helper()
+	if b.server.Calm == nil {
+		return b.connect()
+	}
+	return b.commands(b.server.Calm(b.TB), nil)
+}
+
 func (b *bench) send(c *sinks.Commands, cmds ...sinks.Command) {
 	b.Helper()
 	if err := c.SendAll(b.Context(), cmds); err != nil {

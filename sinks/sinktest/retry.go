@@ -92,7 +92,7 @@ func deadLettersSayWhy(b *bench) {
 
 func deadLetterRetried(b *bench) {
 	var seen tally
-	c := b.connect()
+	c := b.calm()
 	b.send(c, command("good"), command("bad"))
 	b.serve(c, func(_ context.Context, r *sinks.Received) error {
 		if seen.add(r.ID) == 1 {
@@ -132,7 +132,7 @@ func deadLetterRetried(b *bench) {
 
 func allDeadLettersRetried(b *bench) {
 	var seen tally
-	c := b.connect()
+	c := b.calm()
 	for i := range 6 {
 		cmd := command(fmt.Sprint("a", i))
 		if i%2 == 1 {

@@ -16,6 +16,10 @@ type CommandServer struct {
 	// returns when clients can connect. Connections come back by themselves.
 	Restart func(t testing.TB)
 
+	// Calm makes a client that gives the broker at least 20 seconds for every
+	// answer, for tests that nothing is lost in. Nil: as Connect.
+	Calm func(t testing.TB) *CommandClient
+
 	// The following may be nil where a broker has nothing of the kind; the test
 	// of it is then skipped.
 

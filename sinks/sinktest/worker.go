@@ -81,7 +81,7 @@ func stalls() (end func() time.Duration) {
 func drainFinishes(b *bench) {
 	var begun, ended atomic.Int64
 	started, release := make(chan struct{}, 10), make(chan struct{})
-	c := b.connect()
+	c := b.calm()
 	w := b.serve(c, func(context.Context, *sinks.Received) error {
 		begun.Add(1)
 		started <- struct{}{}
@@ -109,7 +109,7 @@ func drainFinishes(b *bench) {
 	}
 	// The others are there for the next worker, and have lost nothing.
 	var seen tally
-	next := b.connect()
+	next := b.calm()
 	b.serve(next, func(_ context.Context, r *sinks.Received) error {
 		if r.Attempt != 1 {
 			b.Errorf("%s comes as attempt %d, want 1", r.ID, r.Attempt)
@@ -158,7 +158,7 @@ func drainGivesBack(b *bench) {
 func stopUnderLoad(b *bench) {
 	const commands, workers = 200, 12
 	var seen tally
-	c := b.connect()
+	c := b.calm()
 	all := make([]sinks.Command, commands)
 	for i := range all {
 		all[i] = command(fmt.Sprint("s", i))
@@ -175,7 +175,7 @@ func stopUnderLoad(b *bench) {
 		return nil
 	}
 	for n := range workers {
-		w := b.serve(b.connect(), handler, policy)
+		w := b.serve(b.calm(), handler, policy)
 		b.eventually("commands begun", func() error {
 			if got := seen.len(); got < 10*n+1 && got < commands {
 				return fmt.Errorf("worker %d: %d commands were begun", n, got)
