@@ -122,9 +122,12 @@ func (d *draft[K, V]) position(at listeners.Position) listeners.Position {
 }
 
 // tell hands the events to the feed as one batch. A transaction of which
-// nothing is left is none.
+// nothing is left is none, but who waits for its position has to wait no more.
 func (d *draft[K, V]) tell(tx listeners.Tx, at listeners.Position) {
-	if len(d.events) > 0 {
+	switch {
+	case len(d.events) == 0 && at.Compare(d.base.position) > 0:
+		d.r.feed.Pass(at)
+	case len(d.events) > 0:
 		d.r.feed.Append(&listeners.Batch{
 			Kind: listeners.Changes, Source: d.r.grid.name, Tx: tx, Events: d.events,
 			Position: at, First: true, Last: true, Size: batchBytes + d.size,

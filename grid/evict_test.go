@@ -149,6 +149,13 @@ func TestARegionNeverShowsMoreThanItMayHold(t *testing.T) {
 	s := subscribe(t, r, l, current)
 	live(t, s)
 	ctx := deadline(t)
+	// However slow what follows is: of these at least some are evicted.
+	if _, err := r.PutAll(ctx, func(yield func(string, int) bool) {
+		for i := 0; i < 2*limit && yield(fmt.Sprint("at once ", i), i+1); i++ {
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
 	stop := make(chan struct{})
 	var reading, writing sync.WaitGroup
 	for range 2 {

@@ -163,6 +163,7 @@ func (f *groupFollower) commit(ctx context.Context, at listeners.Position, tx li
 			prepared = append(prepared, t)
 		}
 	}
+	before := g.Position()
 	g.show(prepared, at)
 	var all []listeners.Event
 	size := batchBytes
@@ -176,7 +177,11 @@ func (f *groupFollower) commit(ctx context.Context, at listeners.Position, tx li
 			return nil
 		})
 	}
-	g.append(all, size, at, tx)
+	if len(all) > 0 {
+		g.append(all, size, at, tx)
+	} else if at.Compare(before) > 0 {
+		g.feed.Pass(at) // for who waits for it
+	}
 	return nil
 }
 
@@ -202,9 +207,6 @@ func (g *Group) show(prepared []groupTable, at listeners.Position) {
 // append tells the group's own listeners of a transaction, in the order of the
 // source.
 func (g *Group) append(events []listeners.Event, size int, at listeners.Position, tx listeners.Tx) {
-	if len(events) == 0 {
-		return
-	}
 	slices.SortStableFunc(events, func(a, b listeners.Event) int { return a.Position.Compare(b.Position) })
 	g.feed.Append(&listeners.Batch{
 		Kind: listeners.Changes, Source: g.grid.name, Tx: tx, Events: events, Position: at, First: true, Last: true,

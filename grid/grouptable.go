@@ -61,6 +61,7 @@ type groupMember[K comparable, V any] struct {
 	scratch *draft[K, V]
 	held    []*listeners.Event // of a transaction in parts, to be applied to scratch
 	open    *draft[K, V]       // what is to be committed
+	anew    bool               // open is a state that was told again, though nothing may differ
 }
 
 var (
@@ -78,7 +79,7 @@ func (m *groupMember[K, V]) reserve(ctx context.Context) error { return m.f.r.fe
 
 // begin throws away what was under way: a new snapshot comes.
 func (m *groupMember[K, V]) begin() {
-	m.scratch, m.held, m.open = newDraft(m.f.r), nil, nil
+	m.scratch, m.held, m.open, m.anew = newDraft(m.f.r), nil, nil, false
 	m.scratch.cleared = true
 }
 
@@ -137,7 +138,7 @@ func (m *groupMember[K, V]) settle() error {
 }
 
 // forget throws away the parts of a transaction.
-func (m *groupMember[K, V]) forget() { m.held, m.open = nil, nil }
+func (m *groupMember[K, V]) forget() { m.held, m.open, m.anew = nil, nil, false }
 
 // live makes the snapshot under way what is to be committed. Its events are
 // numbered after at; it returns the position of the last one.
@@ -157,12 +158,13 @@ func (m *groupMember[K, V]) live(at listeners.Position) listeners.Position {
 	}
 	m.open = newDraft(m.f.r)
 	m.open.become(rows, at)
+	m.anew = true
 	return m.open.position(at)
 }
 
 // pending reports whether there is something to commit.
 func (m *groupMember[K, V]) pending() bool {
-	return m.open != nil && (len(m.open.overlay) > 0 || len(m.open.events) > 0 || m.open.cleared)
+	return m.open != nil && (m.anew || len(m.open.overlay) > 0 || len(m.open.events) > 0 || m.open.cleared)
 }
 
 func (m *groupMember[K, V]) prepareLocked() (closed bool, err error) {
@@ -185,7 +187,7 @@ func (m *groupMember[K, V]) abortLocked() {
 // events. Whole says that the listeners have heard nothing before.
 func (m *groupMember[K, V]) tellLocked(tx listeners.Tx, at listeners.Position, whole bool) (events []listeners.Event, size int) {
 	d := m.open
-	m.open = nil
+	m.open, m.anew = nil, false
 	if whole {
 		d.tellAll()
 		return nil, 0

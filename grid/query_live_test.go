@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	gocmp "github.com/google/go-cmp/cmp"
@@ -382,22 +383,24 @@ func TestCloseTellsQueriesWhatWasWritten(t *testing.T) {
 }
 
 func TestCloseNamesTheQueryListenerThatIsBusy(t *testing.T) {
-	g := grid.New("g", nil)
-	r := open[int, int](t, g, "r", nil)
-	release := make(chan struct{})
-	s, err := thirds(t, r, nil)[0].Subscribe("sleeper", listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { <-release; return nil }), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	put(t, r, 1, 3)
-	reason := errors.New("out of patience")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, reason)
-	defer cancel()
-	if err := r.Close(ctx); !errors.Is(err, reason) || !strings.Contains(err.Error(), `subscription "sleeper" is still busy`) {
-		t.Errorf("Close() = %v; want %q and who is busy", err, reason)
-	}
-	close(release)
-	<-s.Done()
+	synctest.Test(t, func(t *testing.T) { // or else time may be up before Close gets to the query
+		g := grid.New("g", nil)
+		r := open[int, int](t, g, "r", nil)
+		release := make(chan struct{})
+		s, err := thirds(t, r, nil)[0].Subscribe("sleeper", listeners.ListenerFunc(func(context.Context, *listeners.Batch) error { <-release; return nil }), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, r, 1, 3)
+		reason := errors.New("out of patience")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 20*time.Millisecond, reason)
+		defer cancel()
+		if err := r.Close(ctx); !errors.Is(err, reason) || !strings.Contains(err.Error(), `subscription "sleeper" is still busy`) {
+			t.Errorf("Close() = %v; want %q and who is busy", err, reason)
+		}
+		close(release)
+		<-s.Done()
+	})
 }
 
 // A mirror's listeners may be there before it has a state, and its source may

@@ -15,6 +15,7 @@ func (s *Subscription) conflate(from *node) bool {
 	within := s.within
 	var out []*Batch
 	var run *merger
+	var passed *Batch // at the end; behind others it says nothing more than they do
 	end := func() {
 		if run != nil {
 			out = append(out, run.batch())
@@ -23,11 +24,15 @@ func (s *Subscription) conflate(from *node) bool {
 	}
 	for n := from; n != tail; n = n.next.Load() {
 		b := n.batch
+		if b.Kind == quiet {
+			passed = b
+			continue
+		}
 		if rest := within && b.Kind == Changes && !b.First; rest || b.Position.Compare(s.skip) <= 0 {
 			within = rest && !b.Last
 			continue
 		}
-		within = false
+		within, passed = false, nil
 		if b.Kind != Changes {
 			end()
 			if b.Kind == Reset && b.Collections == nil {
@@ -43,6 +48,9 @@ func (s *Subscription) conflate(from *node) bool {
 		run.add(b, s.collections)
 	}
 	end()
+	if passed != nil {
+		out = append(out, passed)
+	}
 
 	var size int64
 	for _, b := range out {

@@ -88,7 +88,8 @@ func (e *ParkedError) Unwrap() error { return e.Err }
 // handed over, and so are the later parts of a transaction of which a part is
 // parked: a key's events never swap. An update of the key concerns both keys; a
 // truncate, a message and a row without a whole key concern all of their
-// collection. A Reset of its collections makes a parked batch stale; of a batch
+// collection. Rows that are read again while changes come (a Snapshot without a
+// Reset) wait as changes do. A Reset of its collections makes a parked batch stale; of a batch
 // that only in part belongs to them, that part becomes one of its own.
 func (s *Subscription) Parked() []Parked {
 	l := s.lot()
@@ -262,7 +263,7 @@ func (l *lot) behind(t *task) (bool, error) {
 	b := t.batch
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.list) == 0 || b.Kind != Changes || l.policy.ParkUnordered {
+	if len(l.list) == 0 || !ofRows(b) || l.policy.ParkUnordered {
 		return false, nil
 	}
 	claims := claimsOf(b)
@@ -271,6 +272,11 @@ func (l *lot) behind(t *task) (bool, error) {
 	}
 	return true, l.add(t, claims, nil)
 }
+
+// ofRows reports whether a batch may have to wait behind a parked one. Rows that
+// are read again while changes come have no Reset before them; behind one, of its
+// collections nothing is parked that is not stale.
+func ofRows(b *Batch) bool { return b.Kind == Changes || b.Kind == Snapshot }
 
 // part appends to rest the tasks of a group that have to wait behind what is
 // parked, or behind another of rest, and to front the others.
@@ -283,7 +289,7 @@ func (l *lot) part(tasks, front, rest []task) (_, _ []task) {
 	waiting := newQueue()
 	for _, t := range tasks {
 		e := &entry{claims: claimsOf(t.batch), chain: t.chain}
-		if t.batch.Kind != Changes || !l.claims.touches(e.claims) && !l.has(e.chain) && !waiting.has(e) {
+		if !ofRows(t.batch) || !l.claims.touches(e.claims) && !l.has(e.chain) && !waiting.has(e) {
 			front = append(front, t)
 			continue
 		}

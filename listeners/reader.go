@@ -253,8 +253,12 @@ func (s *Subscription) notForIt(b *Batch) bool {
 }
 
 // leftOut reports whether a batch of the feed is not for this subscription:
-// join has told it, or it is the rest of a transaction from before Subscribe.
+// join has told it, it is the rest of a transaction from before Subscribe, or it
+// only says a position.
 func (s *Subscription) leftOut(b *Batch) bool {
+	if b.Kind == quiet {
+		return true
+	}
 	rest := s.within && b.Kind == Changes && !b.First
 	s.within = rest && !b.Last
 	old := b.Position.Compare(s.skip) <= 0

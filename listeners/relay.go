@@ -126,26 +126,10 @@ func (r *relay) deliver(b *Batch) error {
 
 // hand has the listener handle a batch on the subscription's goroutine.
 func (r *relay) hand(b *Batch) error {
-	if r.lot != nil {
-		switch b.Kind {
-		case Reset:
-			r.lot.outdate(b.Collections)
-		case Snapshot:
-			r.lot.outdate(collectionsOf(b))
-		case Changes, Live:
-		}
+	if r.lot != nil && b.Kind == Reset {
+		r.lot.outdate(b.Collections)
 	}
 	return r.own.handle([]task{{batch: b, before: r.s.reach()}})
-}
-
-func collectionsOf(b *Batch) []string {
-	out := []string{}
-	for i := range b.Events {
-		if name := b.Events[i].Schema.Collection(); len(out) == 0 || out[len(out)-1] != name {
-			out = append(out, name)
-		}
-	}
-	return out
 }
 
 // reach returns the position up to which everything was handled or left out.

@@ -52,8 +52,8 @@ type RetryPolicy struct {
 	// on. Default: the subscription ends. A Durable listener cannot have it,
 	// since what it stores must be in order.
 	//
-	// Only Changes are parked. A Reset, Snapshot or Live that still fails ends
-	// the subscription.
+	// Only Changes are parked for a failure. A Reset, Snapshot or Live that still
+	// fails ends the subscription.
 	Park bool
 	// ParkMax is how many batches may be parked, ParkBytes how many bytes of
 	// [Batch.Size]. What finds no room ends the subscription with a

@@ -89,7 +89,11 @@ func TestBehindStoresWhatTheRegionHolds(t *testing.T) {
 	}
 	const writes = 600
 	var at listeners.Position
+	sub.Pause() // so that most of it waits, and is stored together, whoever is faster
 	for i := range int64(writes) {
+		if i == writes-writes/8 {
+			sub.Resume()
+		}
 		at = put(i%40, train{Name: fmt.Sprint("IC ", i), Sold: int(i)})
 		if i%7 == 0 {
 			if at, _, err = region.Delete(t.Context(), i%40); err != nil {

@@ -138,7 +138,11 @@ func (x tornTx) Commit(ctx context.Context) error {
 func TestACommitWhoseAnswerIsLost(t *testing.T) {
 	s := newShop(t)
 	write := func(commits bool) error {
-		w := pgwrite.New(torn{pgtest.Connect(t, s.url), commits}, &pgwrite.Options{Timeout: 300 * time.Millisecond})
+		timeout := 300 * time.Millisecond
+		if commits {
+			timeout = 20 * time.Second // within which the region tells
+		}
+		w := pgwrite.New(torn{pgtest.Connect(t, s.url), commits}, &pgwrite.Options{Timeout: timeout})
 		_, err := bind(t, w, s.trains, "public.trains").Put(deadline(t), 7, train{Name: "IC 7"})
 		return errors.Join(err, w.Close(deadline(t)))
 	}
