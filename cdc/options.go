@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,6 +181,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		return nil, fmt.Errorf("cdc: database URL: %w", redact(err))
 	}
 	c.conn, c.database = conn, conn.Database
+	if hostHoldsAt(conn) {
+		return nil, errors.New("cdc: database URL: a host with an @ in it; in a user or a password, write %40 for @")
+	}
 	if c.database == "" {
 		c.database = conn.User
 	}
@@ -301,10 +305,25 @@ func defaultSlot(database string) string {
 	return ("rowcall_" + safe)[:min(63, len("rowcall_")+len(safe))]
 }
 
-// redact keeps a password out of a connection string's parse error.
+// hostHoldsAt reports whether a user or a password that was not encoded goes on
+// in a host: as with libpq, the first @ ends them. Nothing must show that host.
+func hostHoldsAt(conn *pgx.ConnConfig) bool {
+	return strings.Contains(conn.Host, "@") && !strings.HasPrefix(conn.Host, "/") ||
+		slices.ContainsFunc(conn.Fallbacks, func(f *pgconn.FallbackConfig) bool {
+			return strings.Contains(f.Host, "@") && !strings.HasPrefix(f.Host, "/")
+		})
+}
+
+// redact leaves the connection string out of its parse error: pgconn masks a
+// password only where it recognises it, and "password = x" it does not.
 func redact(err error) error {
-	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		return parse // pgconn has redacted the password
+	parse, ok := errors.AsType[*pgconn.ParseConfigError](err)
+	if !ok {
+		return err
 	}
-	return err
+	text := parse.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 { // cannot parse `…`: why
+		text = text[i+len("`: "):]
+	}
+	return fmt.Errorf("%s; want postgres://user:password@host:port/database", text)
 }
