@@ -258,23 +258,26 @@ func listen(port int) (*net.TCPListener, error) {
 	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
 }
 
-// scriptFreePort takes ports from below the range of outgoing connections and of
-// listeners that leave it to the system, so that none of those has one before
-// the script does.
-func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
-	wantArgs(ts, neg, args, 1, "freeport NAME")
+// freePort returns a port from below the range of outgoing connections and of
+// listeners that leave it to the system, so that none of those has it before it
+// is used, or while a server restarts.
+func freePort(t testing.TB) int {
+	t.Helper()
 	const low, high = 10000, 14999 // the servers of the tests are above
 	for range 100 {
 		port := low + rand.IntN(high-low+1)
-		l, err := listen(port)
-		if err != nil {
-			continue
+		if l, err := listen(port); err == nil {
+			_ = l.Close()
+			return port
 		}
-		ts.Check(l.Close())
-		ts.Setenv(args[0], strconv.Itoa(port))
-		return
 	}
-	ts.Fatalf("no port from %d to %d is free", low, high)
+	t.Fatalf("no port from %d to %d is free", low, high)
+	return 0
+}
+
+func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
+	wantArgs(ts, neg, args, 1, "freeport NAME")
+	ts.Setenv(args[0], strconv.Itoa(freePort(tb(ts))))
 }
 
 func scriptUsedPort(ts *testscript.TestScript, neg bool, args []string) {
