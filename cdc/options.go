@@ -7,7 +7,6 @@ import (
 	"maps"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"time"
 
@@ -176,14 +175,14 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	if opts != nil {
 		c.Options = *opts
 	}
+	if tooManyAts(databaseURL) {
+		return nil, errors.New("cdc: database URL: there is more than one @; in a user, a password or a database's name, write %40 for @")
+	}
 	conn, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: database URL: %w", redact(err))
 	}
 	c.conn, c.database = conn, conn.Database
-	if hostHoldsAt(conn) {
-		return nil, errors.New("cdc: database URL: a host with an @ in it; in a user or a password, write %40 for @")
-	}
 	if c.database == "" {
 		c.database = conn.User
 	}
@@ -305,13 +304,12 @@ func defaultSlot(database string) string {
 	return ("rowcall_" + safe)[:min(63, len("rowcall_")+len(safe))]
 }
 
-// hostHoldsAt reports whether a user or a password that was not encoded goes on
-// in a host: as with libpq, the first @ ends them. Nothing must show that host.
-func hostHoldsAt(conn *pgx.ConnConfig) bool {
-	return strings.Contains(conn.Host, "@") && !strings.HasPrefix(conn.Host, "/") ||
-		slices.ContainsFunc(conn.Fallbacks, func(f *pgconn.FallbackConfig) bool {
-			return strings.Contains(f.Host, "@") && !strings.HasPrefix(f.Host, "/")
-		})
+// tooManyAts reports whether a user or a password in a URL was not encoded. As
+// with libpq the first @ ends them, and what follows would be taken for a host or
+// a database, which are shown.
+func tooManyAts(databaseURL string) bool {
+	before, _, _ := strings.Cut(databaseURL, "?")
+	return strings.HasPrefix(before, "postgres") && strings.Contains(before, "://") && strings.Count(before, "@") > 1
 }
 
 // redact leaves the connection string out of its parse error: pgconn masks a
@@ -324,6 +322,9 @@ func redact(err error) error {
 	text := parse.Error()
 	if i := strings.LastIndex(text, "`: "); i >= 0 { // cannot parse `…`: why
 		text = text[i+len("`: "):]
+	}
+	if before, _, quotes := strings.Cut(text, `: "`); quotes { // a part of the string again
+		text = before + ")"
 	}
 	return fmt.Errorf("%s; want postgres://user:password@host:port/database", text)
 }

@@ -104,6 +104,8 @@ func TestNewConfigHidesThePassword(t *testing.T) {
 		"postgres://app@one,p@hunter2/shop",
 		"postgres://app:p@hunter2:7@localhost/shop",
 		"app hunter2",
+		"postgres://app:p@localhost/hunter2@localhost/shop",
+		"postgres://app:p@localhost?hunter2@localhost/shop",
 	} {
 		_, err := newConfig(u, nil)
 		if err == nil || strings.Contains(err.Error(), "hunter2") {
