@@ -175,6 +175,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 	if opts != nil {
 		c.Options = *opts
 	}
+	if tooManyAts(databaseURL) {
+		return nil, errors.New("cdc: database URL: there is more than one @; in a user, a password or a database's name, write %40 for @")
+	}
 	conn, err := pgx.ParseConfig(databaseURL)
 	if err != nil {
 		return nil, fmt.Errorf("cdc: database URL: %w", redact(err))
@@ -301,10 +304,27 @@ func defaultSlot(database string) string {
 	return ("rowcall_" + safe)[:min(63, len("rowcall_")+len(safe))]
 }
 
-// redact keeps a password out of a connection string's parse error.
+// tooManyAts reports whether a user or a password in a URL was not encoded. As
+// with libpq the first @ ends them, and what follows would be taken for a host or
+// a database, which are shown.
+func tooManyAts(databaseURL string) bool {
+	before, _, _ := strings.Cut(databaseURL, "?")
+	return strings.HasPrefix(before, "postgres") && strings.Contains(before, "://") && strings.Count(before, "@") > 1
+}
+
+// redact leaves the connection string out of its parse error: pgconn masks a
+// password only where it recognises it, and "password = x" it does not.
 func redact(err error) error {
-	if parse, ok := errors.AsType[*pgconn.ParseConfigError](err); ok {
-		return parse // pgconn has redacted the password
+	parse, ok := errors.AsType[*pgconn.ParseConfigError](err)
+	if !ok {
+		return err
 	}
-	return err
+	text := parse.Error()
+	if i := strings.LastIndex(text, "`: "); i >= 0 { // cannot parse `…`: why
+		text = text[i+len("`: "):]
+	}
+	if before, _, quotes := strings.Cut(text, `: "`); quotes { // a part of the string again
+		text = before + ")"
+	}
+	return fmt.Errorf("%s; want postgres://user:password@host:port/database", text)
 }

@@ -96,6 +96,16 @@ func TestNewConfigHidesThePassword(t *testing.T) {
 		"host=localhost password=hunter2 port=many",
 		"postgres://app:hunter2@[::1/shop",
 		"postgres://app:hunter2@localhost/shop?connect_timeout=soon",
+		"host=localhost password = hunter2 sslmode=perhaps",
+		`host=localhost password=a\ hunter2 sslmode=perhaps`,
+		"host=localhost password='a hunter2 port=5432",
+		"postgres://app:p@hunter2@localhost/shop",
+		"postgres://app:p@hunter2@one,two/shop",
+		"postgres://app@one,p@hunter2/shop",
+		"postgres://app:p@hunter2:7@localhost/shop",
+		"app hunter2",
+		"postgres://app:p@localhost/hunter2@localhost/shop",
+		"postgres://app:p@localhost?hunter2@localhost/shop",
 	} {
 		_, err := newConfig(u, nil)
 		if err == nil || strings.Contains(err.Error(), "hunter2") {

@@ -41,7 +41,7 @@ func (l deadListener) Accept() (net.Conn, error) {
 
 // arrived returns an error until a database's topics hold something.
 func arrived(ctx context.Context, brokers, database string) error {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	topics, err := kafkatest.Topics(ctx, []string{brokers})
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/nats-io/nats.go"
@@ -38,7 +37,7 @@ func exact(text []byte) any {
 // readStream returns all messages of the firehose of a database.
 func readStream(t *testing.T, nc *nats.Conn, database string) []sinks.Message {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var messages []sinks.Message
 	for m, err := range jetstream.Read(ctx, nc, jetstream.StreamName(database), nil) {

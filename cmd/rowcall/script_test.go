@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -252,25 +254,39 @@ func scriptStream(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-func listen(ts *testscript.TestScript) (*net.TCPListener, string) {
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	ts.Check(err)
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	ts.Check(err)
-	return l, port
+func listen(port int) (*net.TCPListener, error) {
+	return net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: port})
+}
+
+// freePort returns a port from below the range of outgoing connections and of
+// listeners that leave it to the system, so that none of those has it before it
+// is used, or while a server restarts.
+func freePort(t testing.TB) int {
+	t.Helper()
+	const low, high = 10000, 14999 // the servers of the tests are above
+	for range 100 {
+		port := low + rand.IntN(high-low+1)
+		if l, err := listen(port); err == nil {
+			_ = l.Close()
+			return port
+		}
+	}
+	t.Fatalf("no port from %d to %d is free", low, high)
+	return 0
 }
 
 func scriptFreePort(ts *testscript.TestScript, neg bool, args []string) {
 	wantArgs(ts, neg, args, 1, "freeport NAME")
-	l, port := listen(ts)
-	ts.Check(l.Close())
-	ts.Setenv(args[0], port)
+	ts.Setenv(args[0], strconv.Itoa(freePort(tb(ts))))
 }
 
 func scriptUsedPort(ts *testscript.TestScript, neg bool, args []string) {
 	wantArgs(ts, neg, args, 1, "usedport NAME")
-	l, port := listen(ts)
+	l, err := listen(0)
+	ts.Check(err)
 	ts.Defer(func() { _ = l.Close() })
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	ts.Check(err)
 	ts.Setenv(args[0], port)
 }
 

@@ -195,9 +195,8 @@ func TestNATSOutageLosesNothingDoublesNothing(t *testing.T) {
 	t.Parallel()
 	databaseURL := pgtest.Database(t)
 	h := startHistory(t, databaseURL)
-	opts := natsserver.Options{Dir: t.TempDir()}
+	opts := natsserver.Options{Dir: t.TempDir(), Port: freePort(t)}
 	server := natstest.RunWith(t, &opts)
-	opts.Port = server.Port()
 	args := []string{"--database-url", databaseURL, "--tables", publishedTables, "--nats-url", server.URL(), "--state-dir", t.TempDir()}
 	c := startRun(t, args...)
 	c.passes(t, databaseURL)

@@ -38,8 +38,8 @@ are named. A table is written schema.table, schema.* or, in schema public, just
 table. Without a --from flag or --since it begins with the next event.
 
 Each line shows when the change was committed, what it was, the table and the key,
-and the columns; of an update those that changed, with the old value where
-PostgreSQL sent it (REPLICA IDENTITY FULL).
+and the columns. Where PostgreSQL sent the old row of an update (REPLICA IDENTITY
+FULL), those that changed are shown, with the old value.
 
 A condition given with --where leaves other events out. It is that of "rowcall run", but
 for times: what is stored has them as texts, such as after.sold > "2026-01-31T15:04".`,

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"strconv"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -55,7 +54,7 @@ func TestATransactionIsTheSameInListenerRegionAndStream(t *testing.T) {
 	if _, err = src.Subscribe("firehose", firehose, nil); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	ran := make(chan error, 1)
 	running, stop := context.WithCancel(ctx)

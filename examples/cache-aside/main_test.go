@@ -66,7 +66,7 @@ func TestReadsComeFromMemoryAndWritesGoThrough(t *testing.T) {
 	over := make(chan error, 1)
 	go func() { over <- run(ctx, []string{"-database-url", databaseURL, "-listen", "127.0.0.1:0"}, &out) }()
 	var base string
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		found := regexp.MustCompile(`1 products in memory, listening on (http://\S+)\n`).FindStringSubmatch(out.String())
 		if found == nil {
 			return fmt.Errorf("the program has not said where it listens, but %q", out.String())
@@ -97,7 +97,7 @@ func TestReadsComeFromMemoryAndWritesGoThrough(t *testing.T) {
 
 	// Others may write, too.
 	pgtest.Exec(t, databaseURL, "UPDATE products SET stock = 50 WHERE id = 1")
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		if got, want := ask(t, "GET", base+"1", ""), `200 {"name":"kettle","stock":50}`; got != want {
 			return fmt.Errorf("after an update by hand the cache says %s, want %s", got, want)
 		}
@@ -136,7 +136,7 @@ func TestWithoutADatabaseItExplains(t *testing.T) {
 func TestASourceThatCannotStartEndsTheProgram(t *testing.T) {
 	databaseURL := pgtest.Own(t, map[string]string{"wal_level": "replica"}).URL("postgres")
 	pgtest.Exec(t, databaseURL, table)
-	ctx, stop := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer stop()
 	err := run(ctx, []string{"-database-url", databaseURL, "-listen", "127.0.0.1:0"}, io.Discard)
 	if err == nil || !strings.Contains(err.Error(), "wal_level") {

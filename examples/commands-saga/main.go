@@ -202,7 +202,7 @@ func open(ctx context.Context) (*sinks.Commands, sinks.Inbox, func(), error) {
 		stop()
 		return nil, nil, nil, err
 	}
-	if !nats.ReadyForConnections(10 * time.Second) {
+	if !nats.ReadyForConnections(time.Minute) {
 		return fail(errors.New("the NATS server does not accept connections"))
 	}
 	nc, err := jetstream.Connect(nats.ClientURL(), nil)

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -105,7 +106,7 @@ func run(ctx context.Context, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "report: %d seats sold for %d in %d bookings\n", report.seats, report.money, report.bookings)
 
-	mailed := new(atomic.Int64)
+	mailed := new(mailbox)
 	readers, quit := context.WithCancel(ctx)
 	ended := make(chan error, 3)
 	go func() { ended <- online(readers, nc, report, out) }()
@@ -119,10 +120,10 @@ func run(ctx context.Context, out io.Writer) error {
 			return err
 		}
 	}
-	err = until(ctx, func() bool { return report.done.Load() && mailed.Load() == 4 })
+	err = until(ctx, func() bool { return report.done.Load() && mailed.mails.Load() == 4 })
 	quit()
 	err = errors.Join(err, <-ended, <-ended, <-ended)
-	fmt.Fprintf(out, "mailers: %d mails\n", mailed.Load())
+	fmt.Fprintf(out, "mailers: %d mails\n", mailed.mails.Load())
 	return errors.Join(err, shop.Close(ctx))
 }
 
@@ -188,8 +189,21 @@ func (t *takings) listener(out io.Writer) listeners.Listener {
 	}
 }
 
+// A mailbox sends one mail for each seat: when a member of a group dies or is
+// held up, the next one may hear its last events again.
+type mailbox struct {
+	seats sync.Map
+	mails atomic.Int64
+}
+
+func (m *mailbox) sold(seat string) {
+	if _, again := m.seats.LoadOrStore(seat, true); !again {
+		m.mails.Add(1)
+	}
+}
+
 // mail takes part in the group "mailers" until ctx ends.
-func mail(ctx context.Context, nc *nats.Conn, mailed *atomic.Int64) error {
+func mail(ctx context.Context, nc *nats.Conn, mailed *mailbox) error {
 	groups, err := jetstream.NewRegionGroups(nc, "shop", "seats", nil)
 	if err != nil {
 		return err
@@ -202,7 +216,7 @@ func mail(ctx context.Context, nc *nats.Conn, mailed *atomic.Int64) error {
 		return listeners.Handlers[Seat]{
 			OnUpdate: func(_ context.Context, c listeners.Change[Seat]) error {
 				if sale(c) {
-					mailed.Add(1)
+					mailed.sold(c.Key)
 				}
 				return nil
 			},
@@ -236,7 +250,7 @@ func connect() (*nats.Conn, func(), error) {
 	}
 	s.Start()
 	stop := func() { s.Shutdown(); s.WaitForShutdown(); _ = os.RemoveAll(dir) }
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(time.Minute) {
 		stop()
 		return nil, nil, errors.New("the NATS server does not accept connections")
 	}

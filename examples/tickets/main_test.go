@@ -29,7 +29,7 @@ func (o *output) Write(p []byte) (int, error) {
 
 func (o *output) wait(t *testing.T, text string) {
 	t.Helper()
-	pgtest.Eventually(t, 30*time.Second, func() error {
+	pgtest.Eventually(t, 2*time.Minute, func() error {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		if !strings.Contains(o.b.String(), text) {

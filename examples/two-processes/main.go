@@ -61,7 +61,7 @@ func first(ctx context.Context, out io.Writer) error {
 	nats.Start()
 	defer nats.WaitForShutdown()
 	defer nats.Shutdown()
-	if !nats.ReadyForConnections(10 * time.Second) {
+	if !nats.ReadyForConnections(time.Minute) {
 		return errors.New("the NATS server does not accept connections")
 	}
 	nc, err := jetstream.Connect(nats.ClientURL(), nil)

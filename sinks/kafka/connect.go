@@ -33,6 +33,9 @@ func parseURL(s string) (*brokers, error) {
 		return nil, errors.New("the URL of Kafka must begin with kafka://, as in kafka://localhost:9092")
 	}
 	rest, query, _ := strings.Cut(rest, "?")
+	if strings.Contains(query, "@") { // a ? in a password, the rest of which must not be quoted as a parameter
+		return nil, errors.New("the URL of Kafka has a user or password with characters that must be percent-encoded")
+	}
 	values, err := url.ParseQuery(query)
 	if err != nil {
 		return nil, errors.New("the URL of Kafka has parameters that cannot be read behind \"?\"")

@@ -31,6 +31,8 @@ func TestNewRefuses(t *testing.T) {
 		"sasl":                {"kafka://u:hidden@localhost?sasl=oauth", nil, "sasl=oauth"},
 		"sasl without a user": {"kafka://localhost?sasl=plain", nil, "no user"},
 		"bad escape":          {"kafka://u:hid%zz@localhost", nil, "percent-encoded"},
+		"password with ?":     {"kafka://u:p?hidden@localhost", nil, "percent-encoded"},
+		"password with @ ?":   {"kafka://u:p@x?tls=hidden@localhost", nil, "percent-encoded"},
 		"partitions":          {"kafka://localhost", &kafka.Options{Partitions: -1}, "Partitions must be"},
 		"compression":         {"kafka://localhost", &kafka.Options{Compression: "rar"}, `"rar" is unknown`},
 		"timeout":             {"kafka://localhost", &kafka.Options{TransactionTimeout: 1}, "TransactionTimeout"},

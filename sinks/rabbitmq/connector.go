@@ -116,6 +116,8 @@ func NewConnector(serverURL string, opts *ConnectOptions) (*Connector, error) {
 		faults = append(faults, errors.New("the URL is not one: amqp://user:password@host:port/vhost"))
 	case u.Scheme != "amqp" && u.Scheme != "amqps":
 		faults = append(faults, fmt.Errorf("the URL's scheme is %q, want amqp or amqps", u.Scheme))
+	case strings.Contains(u.EscapedPath(), "@"): // what goes on behind a / in a password would be a vhost, which is shown
+		faults = append(faults, errors.New("the URL has a user or a password with characters that must be percent-encoded, or a vhost with an @, which is %40"))
 	}
 	if o.Timeout < 0 || o.Heartbeat < time.Second {
 		faults = append(faults, fmt.Errorf("the Timeout %s must not be negative, nor the Heartbeat %s less than a second", o.Timeout, o.Heartbeat))
