@@ -294,7 +294,9 @@ func TestPublisherDropsOrWaitsForAQueue(t *testing.T) {
 			if err := ch.QueueUnbind(tp.queue, "cdc.#", tp.exchange, nil); err != nil {
 				t.Fatal(err)
 			}
-			batch := sinktest.Transaction(10, 5)
+			// With more than one event OnBatch, too, would wait: the first may be back
+			// before the second is sent.
+			batch, behind := sinktest.Transaction(10, 1), sinktest.Transaction(20, 5)
 			if err := sinktest.Feed(t.Context(), p, []*listeners.Batch{batch}); err != nil {
 				t.Fatal(err)
 			}
@@ -309,13 +311,21 @@ func TestPublisherDropsOrWaitsForAQueue(t *testing.T) {
 			if err := p.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !p.Stored().IsZero() {
 				t.Errorf("Flush without a queue = %v, Stored = %s; want to wait", err, p.Stored())
 			}
+			all := make(chan error, 1)
+			go func() {
+				err := sinktest.Feed(t.Context(), p, []*listeners.Batch{behind})
+				if err == nil {
+					err = p.Flush(t.Context())
+				}
+				all <- err
+			}()
 			if err := ch.QueueBind(tp.queue, "cdc.#", tp.exchange, false, nil); err != nil {
 				t.Fatal(err)
 			}
-			if err := p.Flush(t.Context()); err != nil {
-				t.Fatalf("Flush: %v", err)
+			if err := <-all; err != nil {
+				t.Fatalf("Feed and Flush: %v", err)
 			}
-			inOrder(t, tp.drain(t), wants([]*listeners.Batch{batch}))
+			inOrder(t, tp.drain(t), wants([]*listeners.Batch{batch, behind}))
 		})
 	}
 }
