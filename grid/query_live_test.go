@@ -64,7 +64,7 @@ func TestQueryJoinsWithoutAGapOrATwin(t *testing.T) {
 	var joiners sync.WaitGroup
 	stop := make(chan struct{})
 	joiners.Go(func() {
-		for i := 0; len(late) < 60; i++ {
+		for i := 0; len(late) < 30; i++ {
 			select {
 			case <-stop:
 				return
@@ -90,7 +90,7 @@ func TestQueryJoinsWithoutAGapOrATwin(t *testing.T) {
 			}
 		}
 	})
-	scribble(t, r, 4, 2000)
+	scribble(t, r, 4, 1000)
 	close(stop)
 	joiners.Wait()
 	want := onlyThirds(r)
