@@ -124,6 +124,7 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 		}, want: "it took too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			url := pgtest.Database(t)
 			pgtest.Exec(t, url, schema)
 			g := grid.New("shop", nil)
