@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
 	"sync"
 	"time"
 
@@ -232,13 +231,13 @@ func (r *Region[K, V]) buryLocked(at time.Time, entries func(yield func(*entry[K
 	var due []*entry[K, V]
 	now := r.clockAt(at)
 	for e := range entries {
-		if e != nil && r.over(e, now) && !slices.Contains(due, e) {
+		// Two writes may come upon one entry. Once it is out of the ranking, it is
+		// among those that are due.
+		if e != nil && r.over(e, now) && r.lives.due.holds(e.life) {
+			r.lives.due.remove(e.life)
+			r.lives.use.remove(e.life)
 			due = append(due, e)
 		}
-	}
-	for _, e := range due {
-		r.lives.due.remove(e.life)
-		r.lives.use.remove(e.life)
 	}
 	r.expireLocked(due, at)
 }

@@ -252,6 +252,35 @@ func TestAUniqueValueIsFreeWhenItsHoldersTimeIsUp(t *testing.T) {
 	}
 }
 
+// A write that comes upon an entry by its key and by its unique value is one of
+// those that do.
+func TestAnEntryThatIsMetTwiceEndsOnce(t *testing.T) {
+	for name, write := range map[string]func(context.Context, *grid.Grid, *grid.Region[string, int]) error{
+		"put": func(ctx context.Context, _ *grid.Grid, r *grid.Region[string, int]) error {
+			_, err := r.PutTTL(ctx, "a", 1, grid.Forever)
+			return err
+		},
+		"transaction": func(ctx context.Context, g *grid.Grid, r *grid.Region[string, int]) error {
+			return g.Do(ctx, func(tx *grid.Tx) error { return grid.In(tx, r).PutTTL("a", 1, grid.Forever) })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				g := newGrid(t)
+				r, l := late(t, g, []string{"a"}, func(ctx context.Context, r *grid.Region[string, int]) {
+					if _, err := grid.NewIndex(r, "value", func(_ string, v int) (int, bool) { return v, true }, &grid.IndexOptions{Unique: true}); err != nil {
+						t.Error(err)
+					}
+					if err := write(ctx, g, r); err != nil {
+						t.Errorf("a write of what is there, but whose time is up: %v", err)
+					}
+				})
+				l.check(t, r, "write create a 0 1", "write create trigger 0 99", "expire delete a 1 0", "write create a 0 1")
+			})
+		})
+	}
+}
+
 func TestWhoJoinsIsNotToldOfEntriesWhoseTimeIsUp(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		joined := newTwin()

@@ -150,6 +150,9 @@ func (q *ranking[K, V]) remove(l *life[K, V]) {
 	}
 }
 
+// holds reports whether a life is in it.
+func (q *ranking[K, V]) holds(l *life[K, V]) bool { return l.slots[q.which] > 0 }
+
 // first returns the first life, nil if there is none, after rank has told for
 // each that came to be first where it belongs by now.
 func (q *ranking[K, V]) first(rank func(*life[K, V]) uint64) *life[K, V] {

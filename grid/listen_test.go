@@ -133,7 +133,7 @@ func TestCurrentJoinsWithoutAGapOrATwin(t *testing.T) {
 	var joiners sync.WaitGroup
 	stop := make(chan struct{})
 	joiners.Go(func() {
-		for len(late) < 60 {
+		for len(late) < 30 {
 			select {
 			case <-stop:
 				return
@@ -154,7 +154,7 @@ func TestCurrentJoinsWithoutAGapOrATwin(t *testing.T) {
 			}
 		}
 	})
-	scribble(t, r, 4, 2000)
+	scribble(t, r, 4, 1000)
 	close(stop)
 	joiners.Wait()
 	want := maps.Collect(r.All())

@@ -9,8 +9,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/listeners"
@@ -130,13 +130,13 @@ func TestRegionsComeAndGoUnderLoad(t *testing.T) {
 		state *ledger
 	}
 	var all []heard
-	ctx, stop := context.WithTimeout(t.Context(), time.Second)
-	defer stop()
+	ctx := deadline(t)
+	var closed, joined atomic.Int64
 	var hands sync.WaitGroup
 	for seed := range uint64(8) {
 		hands.Go(func() {
 			rnd := rand.New(rand.NewPCG(seed, 7))
-			for ctx.Err() == nil {
+			for ctx.Err() == nil && (closed.Load() < 100 || joined.Load() < 100) {
 				name := names[rnd.IntN(len(names))]
 				r, err := grid.Lookup[int, int](g, name)
 				if err != nil && !errors.Is(err, grid.ErrNoRegion) {
@@ -152,6 +152,7 @@ func TestRegionsComeAndGoUnderLoad(t *testing.T) {
 					if err := r.Close(deadline(t)); err != nil {
 						t.Errorf("Close(%s) = %v, want nil", name, err)
 					}
+					closed.Add(1)
 				case what < 6:
 					l := new(ledger)
 					sub, err := r.Subscribe(fmt.Sprint("s", seed), l, current)
@@ -162,6 +163,7 @@ func TestRegionsComeAndGoUnderLoad(t *testing.T) {
 						mu.Lock()
 						all = append(all, heard{sub, r, l})
 						mu.Unlock()
+						joined.Add(1)
 					}
 				case what < 20:
 					other, _ := grid.Lookup[int, int](g, names[rnd.IntN(len(names))])

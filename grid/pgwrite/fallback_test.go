@@ -99,6 +99,7 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 	const far = 1 << 40 // behind any commit of this test
 	row := &trainRow{"7", "IC 7", "0"}
 	for name, tc := range map[string]struct {
+		was  *trainRow                 // that the region shows before; nil for none
 		tell func(s script, tx uint64) // after the commit
 		then func(s script, tx uint64) // when the end of the log is known
 		fail error
@@ -108,6 +109,9 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 		"half of a number beyond 32 bits":       {tell: func(s script, tx uint64) { s.commit(2, tx+5<<32, 7) }},
 		"a state read behind it":                {then: func(s script, _ uint64) { s.again(far, row) }},
 		"a state read behind it, heard at once": {tell: func(s script, _ uint64) { s.again(far, row) }},
+		"a state read behind it, as it was":     {was: row, then: func(s script, _ uint64) { s.again(far, row) }},
+		"the same, heard at once":               {was: row, tell: func(s script, _ uint64) { s.again(far, row) }},
+		"a state read before it, as it was":     {was: row, then: func(s script, _ uint64) { s.again(3, row) }, want: "it took too long"},
 		"a state read before it":                {tell: func(s script, _ uint64) { s.again(3) }, want: "it took too long"},
 		"a later transaction":                   {then: func(s script, tx uint64) { s.commit(far, tx+1, 8) }, want: "nothing of this one"},
 		"a later transaction, heard at once":    {tell: func(s script, tx uint64) { s.commit(far, tx+1, 8) }, want: "nothing of this one"},
@@ -120,6 +124,7 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 		}, want: "it took too long"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			url := pgtest.Database(t)
 			pgtest.Exec(t, url, schema)
 			g := grid.New("shop", nil)
@@ -132,6 +137,10 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 			}
 			if err := region.WaitReady(deadline(t)); err != nil {
 				t.Fatal(err)
+			}
+			if tc.was != nil {
+				s.again(2, tc.was)
+				heard(t, s)
 			}
 			number := func() (tx uint64) {
 				if err := pgtest.Connect(t, url).QueryRow(t.Context(), "SELECT xmin::text::bigint FROM trains WHERE id = 7").Scan(&tx); err != nil {

@@ -31,6 +31,7 @@ func unseen(t *testing.T, s *shop, err error, want string) {
 
 func TestAWriteThatDoesNotComeBackDoesNotHang(t *testing.T) {
 	t.Run("not published", func(t *testing.T) {
+		t.Parallel()
 		s := newShop(t)
 		pgtest.Exec(t, s.url, "ALTER PUBLICATION rowcall_"+s.row(t, "SELECT current_database()")+" DROP TABLE trains")
 		w := s.writer(t, &pgwrite.Options{Timeout: 100 * time.Millisecond})
@@ -38,6 +39,7 @@ func TestAWriteThatDoesNotComeBackDoesNotHang(t *testing.T) {
 		unseen(t, s, err, "is the table in the source's publication?")
 	})
 	t.Run("context", func(t *testing.T) {
+		t.Parallel()
 		s := newShop(t)
 		pgtest.Exec(t, s.url, "ALTER PUBLICATION rowcall_"+s.row(t, "SELECT current_database()")+" DROP TABLE trains")
 		why := errors.New("the user went away")
@@ -59,12 +61,14 @@ func TestAWriteThatDoesNotComeBackDoesNotHang(t *testing.T) {
 		}
 	})
 	t.Run("source stopped", func(t *testing.T) {
+		t.Parallel()
 		s := newShop(t)
 		s.stop()
 		_, err := s.call.Put(deadline(t), 7, train{Name: "IC 7"})
 		unseen(t, s, err, "it follows its source no more")
 	})
 	t.Run("left out by a row filter", func(t *testing.T) {
+		t.Parallel()
 		s := newShop(t, "INSERT INTO trains VALUES (7, 'old', 0), (8, 'IC 8', 0)")
 		if v := s.row(t, "SELECT current_setting('server_version_num')"); v < "150000" {
 			t.Skip("row filters need Postgres 15, this is " + v)
@@ -94,6 +98,7 @@ func TestAWriteThatDoesNotComeBackDoesNotHang(t *testing.T) {
 		unseen(t, s, err, "it shows a later transaction, and nothing of this one")
 	})
 	t.Run("writer closed", func(t *testing.T) {
+		t.Parallel()
 		s := newShop(t)
 		if err := s.w.Close(deadline(t)); err != nil {
 			t.Fatal(err)

@@ -138,27 +138,50 @@ func (v *watcher) forget(w *wait) {
 	delete(v.waits, w)
 }
 
+// quiet is how often a wait looks whether the mirror has passed the commit with
+// nothing to tell: its source has read the table again, and found it as the
+// mirror shows it.
+const quiet = 50 * time.Millisecond
+
+// pass ends a wait if that is so.
+func (v *watcher) pass(w *wait) {
+	at := v.sub.Stored() // so the batches up to there were looked at
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if w.behind != 0 && at.Commit >= w.behind {
+		w.end(at, nil)
+	}
+}
+
 func (v *watcher) await(ctx context.Context, w *wait, timeout <-chan time.Time) (listeners.Position, error) {
 	select {
 	case <-w.over:
 		return w.at, w.err
 	default:
 	}
-	select {
-	case <-w.over:
-		return w.at, w.err
-	case <-ctx.Done():
-		return listeners.Position{}, context.Cause(ctx)
-	case <-timeout:
-		return listeners.Position{}, errTimeout
-	case <-v.sub.Done():
-		return listeners.Position{}, v.sub.Reason()
-	case <-v.region.Done():
+	tick := time.NewTicker(quiet)
+	defer tick.Stop()
+	for following := true; following; {
+		select {
+		case <-w.over:
+			return w.at, w.err
+		case <-ctx.Done():
+			return listeners.Position{}, context.Cause(ctx)
+		case <-timeout:
+			return listeners.Position{}, errTimeout
+		case <-v.sub.Done():
+			return listeners.Position{}, v.sub.Reason()
+		case <-tick.C:
+			v.pass(w)
+		case <-v.region.Done():
+			following = false
+		}
 	}
 	// The region has shown its last transaction; v may not have heard it yet.
 	last, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	_ = v.sub.Wait(last, v.region.Position()) // w says more than its error
+	v.pass(w)
 	select {
 	case <-w.over:
 		return w.at, w.err
