@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -176,10 +177,13 @@ func (w *writer) ping(ctx context.Context) error {
 	return nil
 }
 
-// unready makes what brokers answer while they start or elect leaders an
+// unready makes what brokers answer while they start or elect leaders, and a
+// connection to those that have gone since they answered the ping, an
 // [sinks.UnreachableError], which says that it may pass.
 func (w *writer) unready(err error) error {
-	if _, final := errors.AsType[*sinks.PlaceError](err); final || !kerr.IsRetriable(err) {
+	_, final := errors.AsType[*sinks.PlaceError](err)
+	_, gone := errors.AsType[*net.OpError](err)
+	if final || !gone && !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) {
 		return err
 	}
 	return &sinks.UnreachableError{Broker: "Kafka", Servers: w.brokers.seeds, Err: err}
