@@ -58,7 +58,7 @@ func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
 		faults = append(faults, checkNATSURL("--nats-url", f.natsURL), f.nats.check(a, cmd), a.excluded(cmd, "--from nats", "database"))
 	case scheme == kindKafka && isURL:
 		faults = append(faults, wrongTarget(f.source), required(cmd, "database"),
-			a.excluded(cmd, "--from kafka", append(f.nats.flags(), "nats-url", "stream", "from-seq", "from-lsn")...))
+			a.excluded(cmd, "--from kafka", append(f.nats.flags(), "nats-url", "stream", "from-seq")...))
 	case isURL:
 		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", behindUser(scheme)))
 	default:
@@ -132,10 +132,18 @@ type replaySource struct {
 	close    func()
 }
 
-// open finds the firehose. It waits for nothing.
+// open finds the firehose. It waits for nothing, apart from Kafka's answer to
+// where an LSN is.
 func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (*replaySource, error) {
 	if f.source == toNATS {
 		return f.openNATS(ctx, start, opts)
+	}
+	if start.lsn > 0 {
+		newest, err := kafka.Newest(ctx, f.source, f.database)
+		if err != nil {
+			return nil, err
+		}
+		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
 	source, err := kafka.NewSource(f.source, f.database, opts)
@@ -168,7 +176,7 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		if err != nil {
 			return nil, err
 		}
-		start.After = listeners.Position{Epoch: newest.Epoch, Commit: uint64(start.lsn) - 1, Index: math.MaxUint32}
+		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
 	source, err := jetstream.NewDomainSource(nc, f.nats.domain, info.Config.Name, opts)
@@ -176,6 +184,12 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		return nil, err
 	}
 	return &replaySource{Source: source, database: databaseOfStream(info), fresh: !cut(info), close: nc.Close}, nil
+}
+
+// beforeLSN returns the last position before the transactions that were
+// committed at or after an LSN, in the epoch of the newest event.
+func beforeLSN(lsn cdc.LSN, newest listeners.Position) listeners.Position {
+	return listeners.Position{Epoch: newest.Epoch, Commit: uint64(lsn) - 1, Index: math.MaxUint32}
 }
 
 func (f *replayFrom) find(ctx context.Context, js natsjs.JetStream) (*natsjs.StreamInfo, error) {
