@@ -132,17 +132,18 @@ type replaySource struct {
 	close    func()
 }
 
-// open finds the firehose. It waits for nothing, apart from Kafka's answer to
-// where an LSN is.
+// open finds the firehose. It waits for no broker that is away, but for a while
+// for Kafka's answer.
 func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (*replaySource, error) {
 	if f.source == toNATS {
 		return f.openNATS(ctx, start, opts)
 	}
+	// A source would wait for brokers that are away.
+	newest, err := f.newestInKafka(ctx)
+	if err != nil {
+		return nil, err
+	}
 	if start.lsn > 0 {
-		newest, err := kafka.Newest(ctx, f.source, f.database)
-		if err != nil {
-			return nil, err
-		}
 		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
@@ -151,6 +152,13 @@ func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.So
 		return nil, err
 	}
 	return &replaySource{Source: source, database: f.database, fresh: start.After.IsZero(), close: func() {}}, nil
+}
+
+func (f *replayFrom) newestInKafka(ctx context.Context) (listeners.Position, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, kafka.DefaultOpenTimeout,
+		fmt.Errorf("no answer within %s: %w", kafka.DefaultOpenTimeout, context.DeadlineExceeded))
+	defer cancel()
+	return kafka.Newest(ctx, f.source, f.database)
 }
 
 func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {

@@ -25,6 +25,8 @@ const (
 	batchOverhead = 4 << 10
 	// chunkRecords is how many records share memory at most.
 	chunkRecords = 512
+	// wrongBroker is what may be wrong where nobody answers.
+	wrongBroker = "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener"
 	// maxPending is how many records wait at most. MaxPendingBytes are reached
 	// earlier.
 	maxPending = 1 << 16
@@ -169,10 +171,7 @@ func (w *writer) ping(ctx context.Context) error {
 	}
 	defer client.Close()
 	if err := client.Ping(ctx); err != nil {
-		return &sinks.UnreachableError{
-			Broker: "Kafka", Servers: w.brokers.seeds, Err: err,
-			Remedy: "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener",
-		}
+		return &sinks.UnreachableError{Broker: "Kafka", Servers: w.brokers.seeds, Err: err, Remedy: wrongBroker}
 	}
 	return nil
 }

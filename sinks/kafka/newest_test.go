@@ -5,8 +5,10 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rowcall/rowcall/listeners"
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -41,6 +43,12 @@ func TestNewestRefusesAndEnds(t *testing.T) {
 	_, err := kafka.Newest(t.Context(), "kafka://u:hid%zz@localhost", "")
 	if err == nil || !strings.Contains(err.Error(), "must have a name") || strings.Contains(err.Error(), "hid") {
 		t.Errorf("Newest with two faults = %v, want both, without the password", err)
+	}
+	late, cancelLate := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancelLate()
+	_, err = kafka.Newest(late, "kafka://u:hidden@127.0.0.1:1", "shop")
+	if _, unreachable := errors.AsType[*sinks.UnreachableError](err); !unreachable || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("Newest where nobody answers = %v, want an UnreachableError without the password", err)
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	enough := errors.New("enough")

@@ -60,14 +60,18 @@ func newSource(brokersURL, database string, opts *sinks.SourceOptions, client []
 // Newest returns the position of the last event that is stored in the topics of
 // a database, zero if there is none. Its epoch is what an LSN lacks to be a
 // [sinks.Start]. The arguments are as for [NewSource]. It blocks until the brokers
-// have answered, or ctx ends, whose cause it then returns.
+// have answered, or ctx ends, whose cause it then returns: in an
+// [UnreachableError] if that is a deadline.
 func Newest(ctx context.Context, brokersURL, database string, client ...kgo.Opt) (listeners.Position, error) {
 	l, _, err := newSource(brokersURL, database, nil, client)
 	if err != nil {
 		return listeners.Position{}, err
 	}
 	reader, place, err := l.Seek(ctx, sinks.Start{})
-	if err != nil {
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return listeners.Position{}, &sinks.UnreachableError{Broker: "Kafka", Servers: l.brokers.seeds, Err: err, Remedy: wrongBroker}
+	case err != nil:
 		return listeners.Position{}, fmt.Errorf("kafka: the last event in %s: %w", l.Name(), err)
 	}
 	reader.Close()
