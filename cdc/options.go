@@ -104,6 +104,7 @@ type Options struct {
 	// With it, a first snapshot that was interrupted goes on: until it is stored,
 	// a permanent slot named after the source's, with "_snapshot" at its end,
 	// keeps the changes of the tables that are.
+	// Subscriptions with a durable name need it to go on in the next run.
 	// Default: nothing is remembered but what the server knows of the slot.
 	StateDir string
 	// LostSlot says what happens when changes are lost. Default: LostSlotFail.

@@ -58,7 +58,7 @@ func (f *replayFrom) check(a *app, cmd *cobra.Command) []error {
 		faults = append(faults, checkNATSURL("--nats-url", f.natsURL), f.nats.check(a, cmd), a.excluded(cmd, "--from nats", "database"))
 	case scheme == kindKafka && isURL:
 		faults = append(faults, wrongTarget(f.source), required(cmd, "database"),
-			a.excluded(cmd, "--from kafka", append(f.nats.flags(), "nats-url", "stream", "from-seq", "from-lsn")...))
+			a.excluded(cmd, "--from kafka", append(f.nats.flags(), "nats-url", "stream", "from-seq")...))
 	case isURL:
 		faults = append(faults, fmt.Errorf("--from: unknown scheme %q: want nats or kafka://host:port", behindUser(scheme)))
 	default:
@@ -132,10 +132,19 @@ type replaySource struct {
 	close    func()
 }
 
-// open finds the firehose. It waits for nothing.
+// open finds the firehose. It waits for no broker that is away, but for a while
+// for Kafka's answer.
 func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (*replaySource, error) {
 	if f.source == toNATS {
 		return f.openNATS(ctx, start, opts)
+	}
+	// A source would wait for brokers that are away.
+	newest, err := f.newestInKafka(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if start.lsn > 0 {
+		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
 	source, err := kafka.NewSource(f.source, f.database, opts)
@@ -143,6 +152,13 @@ func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.So
 		return nil, err
 	}
 	return &replaySource{Source: source, database: f.database, fresh: start.After.IsZero(), close: func() {}}, nil
+}
+
+func (f *replayFrom) newestInKafka(ctx context.Context) (listeners.Position, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, kafka.DefaultOpenTimeout,
+		fmt.Errorf("no answer within %s: %w", kafka.DefaultOpenTimeout, context.DeadlineExceeded))
+	defer cancel()
+	return kafka.Newest(ctx, f.source, f.database)
 }
 
 func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {
@@ -168,7 +184,7 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		if err != nil {
 			return nil, err
 		}
-		start.After = listeners.Position{Epoch: newest.Epoch, Commit: uint64(start.lsn) - 1, Index: math.MaxUint32}
+		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
 	source, err := jetstream.NewDomainSource(nc, f.nats.domain, info.Config.Name, opts)
@@ -176,6 +192,12 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		return nil, err
 	}
 	return &replaySource{Source: source, database: databaseOfStream(info), fresh: !cut(info), close: nc.Close}, nil
+}
+
+// beforeLSN returns the last position before the transactions that were
+// committed at or after an LSN, in the epoch of the newest event.
+func beforeLSN(lsn cdc.LSN, newest listeners.Position) listeners.Position {
+	return listeners.Position{Epoch: newest.Epoch, Commit: uint64(lsn) - 1, Index: math.MaxUint32}
 }
 
 func (f *replayFrom) find(ctx context.Context, js natsjs.JetStream) (*natsjs.StreamInfo, error) {

@@ -3,23 +3,35 @@ package main
 import (
 	"bytes"
 	"context"
+	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 	"time"
 )
 
-// Really two processes: the program is built, and starts itself again.
+// asProgram makes the test binary behave as the program, in the first process as in
+// the second one, which inherits it.
+const asProgram = "ROWCALL_TEST_TWO_PROCESSES"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asProgram) != "" {
+		main()
+		return
+	}
+	m.Run()
+}
+
+// Really two processes: the program starts itself again.
 func TestTwoProcesses(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "two-processes")
-	// To compile everything anew may take minutes.
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out, complaints bytes.Buffer
 	cmd := exec.CommandContext(ctx, program)
+	cmd.Env = append(os.Environ(), asProgram+"=1")
 	cmd.Stdout, cmd.Stderr = &out, &complaints
 	if err := cmd.Run(); err != nil {
 		t.Fatalf("two-processes: %v\n%s", err, complaints.String())

@@ -97,8 +97,7 @@ func TestClusterDiesWithAKilledParent(t *testing.T) {
 	}
 }
 
-func TestSweepSparesLivingClusters(t *testing.T) {
-	first := start(t, nil)
+func sweepSparesLivingClusters(t *testing.T, first *pgserver.Server) {
 	start(t, nil)
 	if got := query(t, first.URL("postgres"), "SELECT 'up'"); got != "up" {
 		t.Errorf("first cluster after the second's start: %s", got)

@@ -126,15 +126,17 @@ func TestStartAcceptsConnectionsOnBothAddresses(t *testing.T) {
 	}
 }
 
-func TestFsyncCanBeTurnedOn(t *testing.T) {
-	s := start(t, &pgserver.Options{Fsync: true})
-	if got := query(t, s.URL("postgres"), "SHOW fsync"); got != "on" {
-		t.Errorf("SHOW fsync = %s, want on", got)
-	}
+// One cluster does for all that leaves it as good as new.
+func TestServerStopsAndStartsAgain(t *testing.T) {
+	s := start(t, &pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+	t.Run("restart keeps port and data", func(t *testing.T) { restartKeepsPortAndData(t, s) })
+	t.Run("ALTER SYSTEM takes effect at restart", func(t *testing.T) { alterSystemTakesEffectAtRestart(t, s) })
+	t.Run("halted server refuses connections until Resume", func(t *testing.T) { haltedServerRefusesConnectionsUntilResume(t, s) })
+	t.Run("Halt that gives up does not confuse Resume", func(t *testing.T) { haltThatGivesUpDoesNotConfuseResume(t, s) })
+	t.Run("the start of another spares it", func(t *testing.T) { sweepSparesLivingClusters(t, s) })
 }
 
-func TestRestartKeepsPortAndData(t *testing.T) {
-	s := start(t, nil)
+func restartKeepsPortAndData(t *testing.T, s *pgserver.Server) {
 	run(t, s.URL("postgres"), "CREATE TABLE kept (mode text)")
 	for _, mode := range []pgserver.Mode{pgserver.Fast, pgserver.Immediate} {
 		t.Run(mode.String(), func(t *testing.T) {
@@ -152,17 +154,16 @@ func TestRestartKeepsPortAndData(t *testing.T) {
 			if got := query(t, url, "SELECT count(*)::text FROM kept WHERE mode = '"+mode.String()+"'"); got != "1" {
 				t.Errorf("Restart(%s): %s rows of the last commit, want 1", mode, got)
 			}
-			// The poll for the server's readiness leaves lines, too, many where it takes long.
-			recovered := strings.Contains(s.LogTail(10_000), "not properly shut down")
+			log := s.LogTail(10_000) // each connection that comes too early is two lines
+			recovered := strings.Contains(log, "not properly shut down")
 			if want := mode == pgserver.Immediate; recovered != want {
-				t.Errorf("Restart(%s): crash recovery ran: %t, want %t; log:\n%s", mode, recovered, want, s.LogTail(30))
+				t.Errorf("Restart(%s): crash recovery ran: %t, want %t; log:\n%s", mode, recovered, want, log)
 			}
 		})
 	}
 }
 
-func TestAlterSystemTakesEffectAtRestart(t *testing.T) {
-	s := start(t, &pgserver.Options{Settings: map[string]string{"wal_level": "replica"}})
+func alterSystemTakesEffectAtRestart(t *testing.T, s *pgserver.Server) {
 	if got := query(t, s.URL("postgres"), "SHOW wal_level"); got != "replica" {
 		t.Fatalf("wal_level = %s, want replica", got)
 	}
@@ -175,8 +176,7 @@ func TestAlterSystemTakesEffectAtRestart(t *testing.T) {
 	}
 }
 
-func TestHaltedServerRefusesConnectionsUntilResume(t *testing.T) {
-	s := start(t, nil)
+func haltedServerRefusesConnectionsUntilResume(t *testing.T, s *pgserver.Server) {
 	for range 2 { // halting twice is fine
 		if err := s.Halt(t.Context(), pgserver.Immediate); err != nil {
 			t.Fatalf("Halt() = %v", err)
@@ -194,8 +194,7 @@ func TestHaltedServerRefusesConnectionsUntilResume(t *testing.T) {
 	query(t, s.URL("postgres"), "SELECT 'up'")
 }
 
-func TestHaltThatGivesUpDoesNotConfuseResume(t *testing.T) {
-	s := start(t, nil)
+func haltThatGivesUpDoesNotConfuseResume(t *testing.T, s *pgserver.Server) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := s.Halt(ctx, pgserver.Fast); !errors.Is(err, context.Canceled) {
@@ -246,22 +245,15 @@ func TestStopRemovesTheDirectory(t *testing.T) {
 	}
 }
 
-func TestStopWithoutPatienceStillStops(t *testing.T) {
-	s := start(t, &pgserver.Options{Keep: true, Dir: filepath.Join(tempDir(t), "pg")})
+func TestStopWithoutPatienceStillStopsAndKeepLeavesTheDirectory(t *testing.T) {
+	dir := filepath.Join(tempDir(t), "pg")
+	s := start(t, &pgserver.Options{Dir: dir, Keep: true})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_ = s.Stop(ctx) // whether it was in time or not
 	if conn, err := pgx.Connect(t.Context(), s.URL("postgres")); err == nil {
 		conn.Close(t.Context())
 		t.Error("the server outlived Stop")
-	}
-}
-
-func TestKeepLeavesTheDirectory(t *testing.T) {
-	dir := filepath.Join(tempDir(t), "pg")
-	s := start(t, &pgserver.Options{Dir: dir, Keep: true})
-	if err := s.Stop(t.Context()); err != nil {
-		t.Fatalf("Stop() = %v", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "data", "PG_VERSION")); err != nil {
 		t.Errorf("after Stop with Keep: %v", err)
@@ -284,10 +276,12 @@ func TestDirMustBeEmpty(t *testing.T) {
 	}
 }
 
-func TestLongDirStillGetsASocket(t *testing.T) {
+func TestLongDirStillGetsASocketAndFsyncCanBeTurnedOn(t *testing.T) {
 	dir := filepath.Join(tempDir(t), strings.Repeat("long", 20), "pg")
-	s := start(t, &pgserver.Options{Dir: dir})
-	query(t, s.SocketURL("postgres"), "SELECT 'up'")
+	s := start(t, &pgserver.Options{Dir: dir, Fsync: true})
+	if got := query(t, s.SocketURL("postgres"), "SHOW fsync"); got != "on" {
+		t.Errorf("SHOW fsync = %s, want on", got)
+	}
 }
 
 func TestFailedStartQuotesTheLogAndLeavesNothing(t *testing.T) {

@@ -91,7 +91,7 @@ func startReplication(t *testing.T, url, slot string) {
 	}
 }
 
-func TestOwnIsAnotherServer(t *testing.T) {
+func TestOwnIsAnotherServerAndAGivenOneIsUsed(t *testing.T) {
 	s := pgtest.Own(t, map[string]string{"wal_level": "replica"})
 	if got := scan[string](t, pgtest.Connect(t, s.URL("postgres")), "SHOW wal_level"); got != "replica" {
 		t.Errorf("SHOW wal_level = %s, want replica", got)
@@ -100,10 +100,7 @@ func TestOwnIsAnotherServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	pgtest.Exec(t, s.URL("postgres"), "SELECT 1")
-}
 
-func TestGivenServerIsUsed(t *testing.T) {
-	s := pgtest.Own(t, nil)
 	t.Setenv(pgtest.URLVariable, s.URL("postgres")+"?application_name=given")
 	conn := pgtest.Connect(t, pgtest.Database(t))
 	if got := scan[string](t, conn, "SHOW port"); got != fmt.Sprint(s.Port()) {

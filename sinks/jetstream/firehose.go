@@ -158,7 +158,11 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		w.opts.Logger.WarnContext(ctx, "the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
 			"stream", w.opts.Stream, "duplicate_window", t.window)
 	}
-	w.opts.Logger.InfoContext(ctx, "fast ingest", "stream", w.opts.Stream, "possible", w.ingest.allowed, "when", w.opts.FastIngest, "not", not)
+	about := []any{"stream", w.opts.Stream, "possible", w.ingest.allowed, "when", w.opts.FastIngest}
+	if not != "" {
+		about = append(about, "not", not)
+	}
+	w.opts.Logger.InfoContext(ctx, "fast ingest", about...)
 	return t.position, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,8 @@ const (
 	batchOverhead = 4 << 10
 	// chunkRecords is how many records share memory at most.
 	chunkRecords = 512
+	// wrongBroker is what may be wrong where nobody answers.
+	wrongBroker = "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener"
 	// maxPending is how many records wait at most. MaxPendingBytes are reached
 	// earlier.
 	maxPending = 1 << 16
@@ -168,18 +171,18 @@ func (w *writer) ping(ctx context.Context) error {
 	}
 	defer client.Close()
 	if err := client.Ping(ctx); err != nil {
-		return &sinks.UnreachableError{
-			Broker: "Kafka", Servers: w.brokers.seeds, Err: err,
-			Remedy: "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener",
-		}
+		return &sinks.UnreachableError{Broker: "Kafka", Servers: w.brokers.seeds, Err: err, Remedy: wrongBroker}
 	}
 	return nil
 }
 
-// unready makes what brokers answer while they start or elect leaders an
+// unready makes what brokers answer while they start or elect leaders, and a
+// connection to those that have gone since they answered the ping, an
 // [sinks.UnreachableError], which says that it may pass.
 func (w *writer) unready(err error) error {
-	if _, final := errors.AsType[*sinks.PlaceError](err); final || !kerr.IsRetriable(err) {
+	_, final := errors.AsType[*sinks.PlaceError](err)
+	_, gone := errors.AsType[*net.OpError](err)
+	if final || !gone && !kerr.IsRetriable(err) && !kgo.IsRetryableBrokerErr(err) {
 		return err
 	}
 	return &sinks.UnreachableError{Broker: "Kafka", Servers: w.brokers.seeds, Err: err}

@@ -95,6 +95,18 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 			t.Errorf("Open = %v, want what may pass", err)
 		}
 	})
+	t.Run("brokers that go away meanwhile", func(t *testing.T) {
+		c := run(t)
+		c.ControlKey(int16(kmsg.InitProducerID), func(kmsg.Request) (kmsg.Response, error, bool) {
+			c.DropControl()
+			go c.Close()
+			return nil, errors.New("it ends"), true
+		})
+		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 30 * time.Second})
+		if _, unreachable := errors.AsType[*sinks.UnreachableError](err); !unreachable {
+			t.Errorf("Open = %v, want an UnreachableError", err)
+		}
+	})
 	t.Run("other number of partitions", func(t *testing.T) {
 		c := run(t, kfake.SeedTopics(3, seatsTopic))
 		_, err := tryOpen(t, c, nil)

@@ -43,12 +43,39 @@ import (
 // holds one fetch of each broker, 4 MiB as they are compressed. A lag counts the marks of transactions as
 // messages.
 func NewSource(brokersURL, database string, opts *sinks.SourceOptions, client ...kgo.Opt) (*sinks.Source, error) {
+	_, s, err := newSource(brokersURL, database, opts, client)
+	return s, err
+}
+
+func newSource(brokersURL, database string, opts *sinks.SourceOptions, client []kgo.Opt) (*topicsLog, *sinks.Source, error) {
 	l := &topicsLog{client: client, prefix: sinks.DatabaseAddress(database) + "."}
 	var faults []error
 	if database == "" {
 		faults = append(faults, errors.New("kafka: the database must have a name"))
 	}
-	return l.source(brokersURL, opts, faults)
+	s, err := l.source(brokersURL, opts, faults)
+	return l, s, err
+}
+
+// Newest returns the position of the last event that is stored in the topics of
+// a database, zero if there is none. Its epoch is what an LSN lacks to be a
+// [sinks.Start]. The arguments are as for [NewSource]. It blocks until the brokers
+// have answered, or ctx ends, whose cause it then returns: in an
+// [UnreachableError] if that is a deadline.
+func Newest(ctx context.Context, brokersURL, database string, client ...kgo.Opt) (listeners.Position, error) {
+	l, _, err := newSource(brokersURL, database, nil, client)
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	reader, place, err := l.Seek(ctx, sinks.Start{})
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return listeners.Position{}, &sinks.UnreachableError{Broker: "Kafka", Servers: l.brokers.seeds, Err: err, Remedy: wrongBroker}
+	case err != nil:
+		return listeners.Position{}, fmt.Errorf("kafka: the last event in %s: %w", l.Name(), err)
+	}
+	reader.Close()
+	return place.Position, nil
 }
 
 func (l *topicsLog) source(brokersURL string, opts *sinks.SourceOptions, faults []error) (*sinks.Source, error) {
