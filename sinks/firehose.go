@@ -81,6 +81,10 @@ type FirehoseConfig struct {
 	// broker's client library does, batches are let go once they are sent,
 	// and Recover never returns nil.
 	Keep bool
+	// KeepBytes bounds what Keep keeps, in bytes of [listeners.Batch].Size: what
+	// is sent above that is let go all the same, and until all of it is stored
+	// [FirehoseAcks].Kept says no. 0: no bound.
+	KeepBytes int
 	// TooLarge is what becomes of messages that are too large. The broker of
 	// a firehose that parks is a [FirehoseParker].
 	TooLarge TooLargePolicy
@@ -97,7 +101,7 @@ func NewFirehose(b FirehoseBroker, c FirehoseConfig) *Firehose {
 	}
 	f := &Firehose{
 		broker: b, c: c, log: c.Logger.With("firehose", b.Name()),
-		w: newWindow(max(c.MaxPending, 1)), encoder: c.Scope.encoder(c.Partitions),
+		w: newWindow(max(c.MaxPending, 1), c.KeepBytes), encoder: c.Scope.encoder(c.Partitions),
 		retry: retrying.NewExponentialBackOff(
 			retrying.WithInitialInterval(20*time.Millisecond),
 			retrying.WithMaxInterval(2*time.Second),
