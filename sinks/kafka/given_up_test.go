@@ -93,6 +93,7 @@ func TestAProducerThatHasExpiredIsReplaced(t *testing.T) {
 // What cannot be told from a second writer is taken for one, and so is what cannot be sent
 // again.
 func TestATransactionThatWasGivenUpIsNamed(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		opts kafka.Options
 		now  func(*kadm.DescribedTransaction)

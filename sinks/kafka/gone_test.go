@@ -10,6 +10,7 @@ import (
 
 // A topic that is deleted under a firehose, and perhaps made anew, does not go unnoticed.
 func TestATopicThatIsDeletedUnderAFirehoseIsNamed(t *testing.T) {
+	t.Parallel()
 	cleanup := map[bool]string{true: "compact", false: "delete"}
 	for name, tc := range map[string]struct {
 		opts           kafka.Options

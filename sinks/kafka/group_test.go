@@ -16,7 +16,8 @@ import (
 const groupPartitions = 8
 
 func TestGroups(t *testing.T) {
-	sinktest.Groups(t, func(t testing.TB) sinktest.GroupServer { return groupServer(t, nil) })
+	t.Parallel()
+	sinktest.GroupsAtOnce(t, func(t testing.TB) sinktest.GroupServer { return groupServer(t, nil) })
 }
 
 // groupServer starts a fake cluster, and a firehose whose topics exist. Unlike

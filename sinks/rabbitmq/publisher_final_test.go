@@ -16,6 +16,7 @@ import (
 
 // What does not pass by itself ends the subscription, and is not tried for ever.
 func TestPublisherSaysWhatDoesNotPass(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		harm func(t *testing.T, tp *topic, user string)
 		want string
