@@ -106,7 +106,7 @@ func (w *window) finish(keep bool) {
 	defer w.mu.Unlock()
 	e := &w.entries[w.next]
 	e.last = w.sent
-	switch n := int(e.batch.Size); {
+	switch n := e.batch.Size; {
 	case !keep, e.kept == 0 && w.keepMost > 0 && w.kept+n > w.keepMost:
 		e.batch = nil
 	case e.kept == 0: // otherwise it was sent before

@@ -15,10 +15,10 @@ import (
 	"github.com/rowcall/rowcall/sinks"
 )
 
-// A lostProducer says that the brokers do not take the producer any more: they have
+// A producerError says that the brokers do not take the producer any more: they have
 // given its transaction or its id up, or another writer has taken over. Which of
 // these it is they do not say.
-type lostProducer struct {
+type producerError struct {
 	producer producer
 	// own is true if one step of the epoch can only be the end of the producer's own
 	// transaction: that was known to the brokers, whom a successor costs two
@@ -30,7 +30,7 @@ type lostProducer struct {
 }
 
 // Error implements error. There is no Unwrap: the verdict is not out yet.
-func (l *lostProducer) Error() string {
+func (l *producerError) Error() string {
 	return fmt.Sprintf("the brokers do not take this producer any more: %v", l.err)
 }
 
@@ -49,7 +49,7 @@ var aborted = []string{"PrepareEpochFence", "PrepareAbort", "CompleteAbort"}
 // Other faults are final: what may pass, the client library has tried again already.
 func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, error) {
 	none := listeners.Position{}
-	l, ok := errors.AsType[*lostProducer](fault)
+	l, ok := errors.AsType[*producerError](fault)
 	if !ok {
 		return none, sinks.Permanent(fault)
 	}
@@ -96,7 +96,7 @@ func (w *writer) quit() {
 // A transaction that the brokers end for its time is aborted with the next epoch. A
 // writer that begins takes the next epoch, too, and one more before it if it finds a
 // transaction open; then its state is Empty.
-func (w *writer) unclaimed(ctx context.Context, l *lostProducer) error {
+func (w *writer) unclaimed(ctx context.Context, l *producerError) error {
 	client, err := kgo.NewClient(append(w.base(), kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))...)
 	if err != nil {
 		return fmt.Errorf("kafka: %w", err)

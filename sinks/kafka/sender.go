@@ -53,7 +53,7 @@ func (s *sender) run(ctx context.Context) {
 			err = s.send(ctx, &l)
 		}
 		if err != nil {
-			if lost, ok := errors.AsType[*lostProducer](err); ok && ctx.Err() == nil {
+			if lost, ok := errors.AsType[*producerError](err); ok && ctx.Err() == nil {
 				s.acks.Fail(lost) // the brokers have ended its transaction
 				return
 			}
@@ -141,7 +141,7 @@ func (s *sender) explainRecord(r *kgo.Record, err error) error {
 func (s *sender) explain(what string, err error) error {
 	const givenUp = "the brokers have given up a transaction that took longer than TransactionTimeout, %s, as when they are away for so long"
 	lost := func(verdict error) error {
-		return &lostProducer{producer: s.producer, own: s.bumped || s.joined.Load(), err: err, verdict: verdict}
+		return &producerError{producer: s.producer, own: s.bumped || s.joined.Load(), err: err, verdict: verdict}
 	}
 	switch {
 	case s.txID == "":

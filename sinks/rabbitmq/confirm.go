@@ -228,9 +228,6 @@ func (p *confirmer) publish(ctx context.Context, messages []outgoing) []error {
 				}
 			default:
 				errs[i], silent = context.Cause(ctx), true
-				if messages[i].mandatory {
-					c.leave(&messages[i], w)
-				}
 			}
 		}
 		failed = failed || errs[i] != nil
@@ -245,8 +242,12 @@ func (p *confirmer) publish(ctx context.Context, messages []outgoing) []error {
 	}
 	c.note()
 	for i := range messages {
-		if messages[i].mandatory && errs[i] == nil && c.cameBack(&messages[i]) {
+		switch o := &messages[i]; {
+		case !o.mandatory, waits[i] == nil:
+		case errs[i] == nil && c.cameBack(o):
 			errs[i], failed = errUnroutable, true
+		case errs[i] != nil && !errors.Is(errs[i], errRefused):
+			c.leave(o, waits[i])
 		}
 	}
 	if !failed {

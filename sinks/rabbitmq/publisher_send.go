@@ -101,7 +101,7 @@ func (p *Publisher) recover(ctx context.Context) error {
 // final returns what an error of the server is called that does not pass by itself, nil for
 // others.
 func (p *Publisher) final(err error) error {
-	reason := ""
+	var reason string
 	switch code(err) {
 	case amqp.NotFound:
 		reason = "it is gone: somebody has deleted it, and with it the bindings of its queues; start again to make a new one, and bind the queues to it"
