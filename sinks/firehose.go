@@ -152,6 +152,16 @@ func (f *Firehose) Where() string { return f.broker.Where() }
 // zero until something is stored.
 func (f *Firehose) Stored() listeners.Position { return f.plain(f.w.position()) }
 
+// Empty reports whether the broker's place held nothing at Open, or not everything that
+// was stored there before. Who keeps the latest state begins with the present one then.
+// It is for after Open. Where the broker cannot tell it is false.
+func (f *Firehose) Empty() bool {
+	if b, ok := f.broker.(FirehoseEmptier); ok {
+		return b.Empty()
+	}
+	return false
+}
+
 func (f *Firehose) plain(p listeners.Position) listeners.Position {
 	if f.shaper != nil {
 		return f.shaper.Plain(p)

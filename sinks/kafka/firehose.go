@@ -79,8 +79,9 @@ type writer struct {
 	brokers  *brokers
 	database string
 	scope    sinks.FirehoseScope
-	prefix   string // of the topics' names, with the last dot
-	compacts bool   // the topics keep the latest record of each key alone
+	prefix   string                              // of the topics' names, with the last dot
+	compacts bool                                // the topics keep the latest record of each key alone
+	made     func(context.Context, *topic) error // is told of topics that were made; nil: nobody
 	opts     Options
 	queue    *queue
 

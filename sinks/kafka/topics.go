@@ -102,6 +102,11 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 	if t.id, err = w.createTopic(ctx, name, int32(w.opts.Partitions), configs, func() (kadm.TopicID, error) { return w.adoptTopic(ctx, t) }); err != nil {
 		return nil, err
 	}
+	if w.made != nil {
+		if err := w.made(ctx, t); err != nil {
+			return nil, err
+		}
+	}
 	w.topics[name] = t
 	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
 	return t, nil
