@@ -299,25 +299,29 @@ func TestPublisherDropsOrWaitsForAQueue(t *testing.T) {
 				t.Fatal(err)
 			}
 			batch := sinktest.Transaction(10, 5)
-			if err := sinktest.Feed(t.Context(), p, []*listeners.Batch{batch}); err != nil {
-				t.Fatal(err)
+			// OnBatch waits, too, if the first event comes back before the last is sent.
+			store := func(ctx context.Context) error {
+				if err := sinktest.Feed(ctx, p, []*listeners.Batch{batch}); err != nil {
+					return err
+				}
+				return p.Flush(ctx)
 			}
 			if !mandatory {
-				if err := p.Flush(t.Context()); err != nil || len(tp.drain(t)) != 0 {
+				if err := store(t.Context()); err != nil || len(tp.drain(t)) != 0 {
 					t.Errorf("Flush = %v, want events that no queue is bound for dropped", err)
 				}
 				return
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
-			if err := p.Flush(ctx); !errors.Is(err, context.DeadlineExceeded) || !p.Stored().IsZero() {
-				t.Errorf("Flush without a queue = %v, Stored = %s; want to wait", err, p.Stored())
+			if err := store(ctx); !errors.Is(err, context.DeadlineExceeded) || !p.Stored().IsZero() {
+				t.Errorf("OnBatch and Flush without a queue = %v, Stored = %s; want to wait", err, p.Stored())
 			}
 			if err := ch.QueueBind(tp.queue, "cdc.#", tp.exchange, false, nil); err != nil {
 				t.Fatal(err)
 			}
-			if err := p.Flush(t.Context()); err != nil {
-				t.Fatalf("Flush: %v", err)
+			if err := store(t.Context()); err != nil {
+				t.Fatalf("OnBatch and Flush with a queue again: %v", err)
 			}
 			inOrder(t, tp.drain(t), wants([]*listeners.Batch{batch}))
 		})
