@@ -58,7 +58,7 @@ func (l *latest) recall(ctx context.Context) error {
 			continue
 		}
 		lost[name], l.empty = true, true
-		l.opts.Logger.WarnContext(ctx, "a topic of the latest state was deleted since it was written to; the rest is not the whole state any more", "topic", name, "another one", found)
+		l.opts.Logger.WarnContext(ctx, "a topic of the latest state was deleted since it was written to; the rest is not the whole state any more", "topic", name, "made_anew", found)
 		if !found {
 			l.forgotten = append(l.forgotten, l.memory(name, ""))
 		}
