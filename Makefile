@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc
+.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc kafka-libs
 
 # What test-postgres-matrix tests with, and for how long soak goes on.
 VERSIONS ?= 14 15 16 17 18
@@ -32,11 +32,13 @@ test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those
 
 # The broker's jars are about 45 MB. ROWCALL_KAFKA_LIBS names a directory that has them.
 ROWCALL_KAFKA_LIBS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rowcall/kafka-4.1.0
-test-kafka: need-go need-cc need-maven ## the Kafka firehose against a real broker
+kafka-libs: need-maven
 	@ls "$(ROWCALL_KAFKA_LIBS)"/kafka_2.13-*.jar >/dev/null 2>&1 || { \
 		echo "make: fetching the jars of a Kafka broker into $(ROWCALL_KAFKA_LIBS)" >&2; \
 		mvn -q -B -f internal/tools/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory='$(ROWCALL_KAFKA_LIBS).part' && \
 		rm -rf '$(ROWCALL_KAFKA_LIBS)' && mv '$(ROWCALL_KAFKA_LIBS).part' '$(ROWCALL_KAFKA_LIBS)'; }
+
+test-kafka: need-go need-cc kafka-libs ## the Kafka firehose, sources and groups against a real broker
 	ROWCALL_KAFKA_LIBS='$(ROWCALL_KAFKA_LIBS)' CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 9m -run RealBroker -v ./sinks/kafka
 
 soak: need-postgres need-cc need-rabbitmq ## random histories with crashes, MINUTES=10 long, then FAULTS=100 of each kind for the sinks; a failure prints its seed

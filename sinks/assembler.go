@@ -16,6 +16,12 @@ const (
 // source has heard. A transaction is one batch, or several if it is larger than
 // MaxTxBytes. Rows of a snapshot come in batches of at most 1000. What comes
 // a second time, by its position, is left out. One goroutine at a time.
+//
+// A snapshot ends, and Live is told, with its last row or marker, or else with the next
+// change. So one that was interrupted, and went on in another run of the source, is told
+// with Live twice: at the change that came in between, when the tables are there that
+// were complete, and at its end. The reset before the rest names the other tables, of
+// which the first Live said too much.
 type Assembler struct {
 	// MaxTxBytes bounds what is held of a transaction, in bytes of
 	// [Part].Size. 0 means [DefaultMaxTxBytes].

@@ -17,6 +17,10 @@ func TestSnapshotEnds(t *testing.T) {
 	unended := *row
 	unended.Last = false
 	live := &listeners.Batch{Kind: listeners.Live, Source: "shop", Position: at(5, 9), First: true, Last: true}
+	rest := &listeners.Batch{Kind: listeners.Reset, Source: "shop", Position: at(7, 0), First: true, Last: true, Collections: []string{"public.trains"}}
+	restRow := *row
+	restRow.Events = []listeners.Event{row.Events[0]}
+	restRow.Events[0].Position, restRow.Position = at(7, 1), at(7, 1)
 	change := changes("shop", 6, listeners.Event{Op: listeners.Create, Schema: seats, After: record(seats, 8, "12B", nil)})
 
 	for name, tc := range map[string]struct {
@@ -32,7 +36,10 @@ func TestSnapshotEnds(t *testing.T) {
 		"empty, by a marker": {[]*listeners.Batch{reset, live}, "reset live", at(5, 9), true},
 		"by a change":        {[]*listeners.Batch{reset, &unended, change}, "reset snapshot live changes", at(5, 1), true},
 		"empty, by a change": {[]*listeners.Batch{reset, change}, "reset live changes", at(5, 0), true},
-		"rows read again":    {[]*listeners.Batch{row, change}, "snapshot changes", listeners.Position{}, true},
+		// No message says that the snapshot will go on, with the changes of the tables that
+		// were complete, a reset of the others, and their rows.
+		"by a change, and it goes on": {[]*listeners.Batch{reset, &unended, change, rest, &restRow}, "reset snapshot live changes reset snapshot live", at(7, 1), true},
+		"rows read again":             {[]*listeners.Batch{row, change}, "snapshot changes", listeners.Position{}, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a := new(sinks.Assembler)

@@ -81,6 +81,10 @@ type FirehoseConfig struct {
 	// broker's client library does, batches are let go once they are sent,
 	// and Recover never returns nil.
 	Keep bool
+	// KeepBytes bounds what Keep keeps, in bytes of [listeners.Batch].Size: what
+	// is sent above that is let go all the same, and until all of it is stored
+	// [FirehoseAcks].Kept says no. 0: no bound.
+	KeepBytes int
 	// TooLarge is what becomes of messages that are too large. The broker of
 	// a firehose that parks is a [FirehoseParker].
 	TooLarge TooLargePolicy
@@ -97,7 +101,7 @@ func NewFirehose(b FirehoseBroker, c FirehoseConfig) *Firehose {
 	}
 	f := &Firehose{
 		broker: b, c: c, log: c.Logger.With("firehose", b.Name()),
-		w: newWindow(max(c.MaxPending, 1)), encoder: c.Scope.encoder(c.Partitions),
+		w: newWindow(max(c.MaxPending, 1), c.KeepBytes), encoder: c.Scope.encoder(c.Partitions),
 		retry: retrying.NewExponentialBackOff(
 			retrying.WithInitialInterval(20*time.Millisecond),
 			retrying.WithMaxInterval(2*time.Second),
@@ -147,6 +151,16 @@ func (f *Firehose) Where() string { return f.broker.Where() }
 // is that of the last message, where the broker has one order for all; otherwise
 // zero until something is stored.
 func (f *Firehose) Stored() listeners.Position { return f.plain(f.w.position()) }
+
+// Empty reports whether the broker's place held nothing at Open, or not everything that
+// was stored there before. Who keeps the latest state begins with the present one then.
+// It is for after Open. Where the broker cannot tell it is false.
+func (f *Firehose) Empty() bool {
+	if b, ok := f.broker.(FirehoseEmptier); ok {
+		return b.Empty()
+	}
+	return false
+}
 
 func (f *Firehose) plain(p listeners.Position) listeners.Position {
 	if f.shaper != nil {

@@ -20,3 +20,7 @@ func (a *FirehoseAcks) Stored(number uint64) { a.w.ack(number) }
 // more is sent until the firehose has called Recover. Of several errors the first
 // counts.
 func (a *FirehoseAcks) Fail(err error) { a.w.fail(err) }
+
+// Kept reports whether all that is not known to be stored can be sent again, see
+// [FirehoseConfig].KeepBytes. If not, Recover must not return nil.
+func (a *FirehoseAcks) Kept() bool { return a.w.whole() }

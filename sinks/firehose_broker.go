@@ -83,6 +83,13 @@ type FirehoseShaper interface {
 	Plain(p listeners.Position) listeners.Position
 }
 
+// A FirehoseEmptier is a broker that can tell whether its place lacks what was stored.
+type FirehoseEmptier interface {
+	FirehoseBroker
+	// Empty is for [Firehose.Empty]: called from anywhere after Open. It does not block.
+	Empty() bool
+}
+
 // A FirehoseLane is a part of a broker's place with an order of its own: a
 // stream, or a partition of a topic. It belongs to the broker, which makes it
 // and sets Tail in Open, Lanes and Recover; the firehose reads it and sets Begun.

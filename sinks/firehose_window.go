@@ -1,6 +1,7 @@
 package sinks
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/rowcall/rowcall/listeners"
@@ -22,6 +23,8 @@ type window struct {
 
 	entries    []entry
 	head, next int
+	keepMost   int // bytes of batches that are kept once they are sent; 0: no bound
+	kept       int // bytes of those that are
 
 	sent, taken, acked uint64
 
@@ -43,13 +46,16 @@ type window struct {
 // An entry is a batch that has to be stored.
 type entry struct {
 	batch *listeners.Batch // nil if it is sent and will not be sent again
+	kept  int              // bytes that count as kept
 	live  bool             // a live marker that is a message
 	last  uint64           // the number of its last message, or of the one before it if it has none; set when it is sent
 	after listeners.Position
 }
 
-func newWindow(pending int) *window {
+func newWindow(pending, keepMost int) *window {
 	return &window{
+		keepMost: keepMost,
+
 		sizes:   make([]int32, pending),
 		wake:    make(chan struct{}, 1),
 		stalled: make(chan struct{}, 1),
@@ -100,8 +106,12 @@ func (w *window) finish(keep bool) {
 	defer w.mu.Unlock()
 	e := &w.entries[w.next]
 	e.last = w.sent
-	if !keep {
+	switch n := e.batch.Size; {
+	case !keep, e.kept == 0 && w.keepMost > 0 && w.kept+n > w.keepMost:
 		e.batch = nil
+	case e.kept == 0: // otherwise it was sent before
+		e.kept = n
+		w.kept += n
 	}
 	w.next++
 	w.release()
@@ -115,6 +125,7 @@ func (w *window) release() {
 			break
 		}
 		w.reach(e.after)
+		w.kept -= e.kept
 		*e = entry{}
 		w.head++
 	}
@@ -246,6 +257,13 @@ func (w *window) begin(stored listeners.Position) {
 	case <-w.stalled:
 	default:
 	}
+}
+
+// whole reports whether begin would send everything again that is not stored.
+func (w *window) whole() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return !slices.ContainsFunc(w.entries[w.head:w.next], func(e entry) bool { return e.batch == nil })
 }
 
 // find returns the retained message at a position.

@@ -151,7 +151,7 @@ func (d *destination) openKafka(ctx context.Context, brokers, database string, l
 		return err
 	}
 	d.closers = append(d.closers, func() error { firehose.Close(); return nil })
-	d.listener, d.empty = firehose, func() bool { return false } // the topics say what they hold only later
+	d.listener, d.empty = firehose, firehose.Empty
 
 	what, topics := "events go", firehose.Name()+".<schema>.<table>"
 	if d.options.latest {

@@ -84,13 +84,17 @@ transaction.state.log.num.partitions=4
 // Addr returns host:port.
 func (s *Server) Addr() string { return s.addr }
 
+// Dir returns where the broker stores.
+func (s *Server) Dir() string { return s.opts.Dir }
+
 // PID returns the id of the broker's process.
 func (s *Server) PID() int { return s.java.Process.Pid }
 
 func (s *Server) config() string { return filepath.Join(s.opts.Dir, "server.properties") }
 
 func (s *Server) command(ctx context.Context, class string, args ...string) *exec.Cmd {
-	java := append([]string{"-Xmx512m", "-cp", filepath.Join(s.opts.Libs, "*"), class}, args...)
+	// It lives for seconds: what makes it fast later is left out.
+	java := append([]string{"-Xmx512m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xshare:auto", "-cp", filepath.Join(s.opts.Libs, "*"), class}, args...)
 	cmd := exec.CommandContext(ctx, "java", java...)
 	cmd.WaitDelay = 10 * time.Second
 	return cmd

@@ -247,6 +247,43 @@ func (s *Server) Ctl(ctx context.Context, args ...string) (string, error) {
 	}
 }
 
+// Eval has the node evaluate Erlang, which ends with a full stop, and returns the
+// text of the result. It uses erl_call where Erlang brings it, which is a hundred
+// times as fast as to start rabbitmqctl, and rabbitmqctl otherwise.
+func (s *Server) Eval(ctx context.Context, expression string) (string, error) {
+	if result, ok := s.call(ctx, expression); ok {
+		return result, nil
+	}
+	return s.Ctl(ctx, "eval", expression)
+}
+
+func (s *Server) call(ctx context.Context, expression string) (result string, ok bool) {
+	erl, err := exec.LookPath("erl")
+	if err == nil {
+		erl, err = filepath.EvalSymlinks(erl)
+	}
+	if err != nil {
+		return "", false
+	}
+	programs, err := filepath.Glob(filepath.Join(filepath.Dir(erl), "..", "erts-*", "bin", "erl_call"))
+	if err != nil || len(programs) == 0 {
+		return "", false
+	}
+	cookie, err := os.ReadFile(filepath.Join(s.dir, ".erlang.cookie"))
+	if err != nil {
+		return "", false
+	}
+	cmd := exec.CommandContext(ctx, programs[0], "-e", "-c", string(cookie), "-n", s.name) //nolint:gosec // for tests
+	cmd.Dir, cmd.Env, cmd.Stdin = s.dir, s.environment(), strings.NewReader(expression+"\n")
+	cmd.WaitDelay = 5 * time.Second
+	out, err := cmd.Output()
+	if err != nil {
+		return "", false
+	}
+	result, ok = strings.CutPrefix(strings.TrimSpace(string(out)), "{ok, ")
+	return strings.TrimSuffix(result, "}"), ok
+}
+
 // Stop ends the node and removes its directory. A second call does nothing.
 func (s *Server) Stop() error {
 	s.mu.Lock()

@@ -36,6 +36,19 @@ func TestNodeComesBackAfterACrash(t *testing.T) {
 	}
 }
 
+func TestEvalReturnsTheResult(t *testing.T) {
+	s := rabbittest.Server(t)
+	got, err := s.Eval(t.Context(), `
+		X = [1, 2],
+		{lists:sum(X), "text"}.`)
+	if err != nil || strings.ReplaceAll(strings.TrimSpace(got), " ", "") != `{3,"text"}` {
+		t.Errorf("Eval = %q, %v; want {3,\"text\"}", got, err)
+	}
+	if got, err := s.Eval(t.Context(), "no_such:function()."); err == nil {
+		t.Errorf("Eval of what does not exist = %q, want an error", got)
+	}
+}
+
 func dial(ctx context.Context, address string) (net.Conn, error) {
 	u, err := url.Parse(address)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -11,6 +13,7 @@ import (
 	"github.com/twmb/franz-go/pkg/kgo"
 
 	"github.com/rowcall/rowcall/internal/kafkaserver"
+	"github.com/rowcall/rowcall/internal/sharedtest"
 	"github.com/rowcall/rowcall/sinks/kafka"
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
@@ -21,19 +24,46 @@ type broker struct {
 	server *kafkaserver.Server
 }
 
-// runBroker starts a Kafka from the jars in ROWCALL_KAFKA_LIBS.
+func TestMain(m *testing.M) { os.Exit(sharedBroker.Wrap(m).Run()) }
+
+// sharedBroker starts in seconds, so the tests share it, one after the other. Those that
+// kill it start it again.
+var sharedBroker = sharedtest.Server[*kafkaserver.Server]{
+	Package: "kafka_test",
+	Start: func(ctx context.Context) (*kafkaserver.Server, error) {
+		dir, err := os.MkdirTemp("", "rowcall-kafka-")
+		if err != nil {
+			return nil, err
+		}
+		s, err := kafkaserver.Start(ctx, &kafkaserver.Options{Libs: os.Getenv(kafkaserver.LibsVariable), Dir: dir, Settings: map[string]string{
+			"log.cleaner.backoff.ms":                                      "100",
+			"group.initial.rebalance.delay.ms":                            "0",
+			"group.min.session.timeout.ms":                                "100",
+			"transaction.abort.timed.out.transaction.cleanup.interval.ms": "200",
+			"offsets.topic.num.partitions":                                "4",
+		}})
+		if err != nil {
+			return nil, errors.Join(err, os.RemoveAll(dir))
+		}
+		return s, nil
+	},
+	Stop: func(s *kafkaserver.Server) error {
+		s.Kill()
+		return os.RemoveAll(s.Dir())
+	},
+}
+
+// runBroker returns a Kafka from the jars in ROWCALL_KAFKA_LIBS, without topics of a
+// database.
 func runBroker(t *testing.T) *broker {
 	t.Helper()
-	libs := os.Getenv(kafkaserver.LibsVariable)
-	if libs == "" {
+	if os.Getenv(kafkaserver.LibsVariable) == "" {
 		t.Skip("no real Kafka: ROWCALL_KAFKA_LIBS names no directory with its jars; make test-kafka gets them")
 	}
-	s, err := kafkaserver.Start(t.Context(), &kafkaserver.Options{Libs: libs, Dir: t.TempDir(), Settings: map[string]string{"log.cleaner.backoff.ms": "100"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Kill)
-	return &broker{cluster: &cluster{seeds: []string{s.Addr()}}, server: s}
+	s := sharedBroker.Get(t)
+	b := &broker{cluster: &cluster{seeds: []string{s.Addr()}}, server: s}
+	b.deleteTopics(t)
+	return b
 }
 
 // start returns when the broker answers.
@@ -85,15 +115,17 @@ func TestRealBrokerIsKilledAndNothingIsLostOrDoubled(t *testing.T) {
 	b := runBroker(t)
 	for name, opts := range map[string]kafka.Options{"transactions": {}, "no transactions": {NoTransactions: true}} {
 		t.Run(name, func(t *testing.T) {
+			b.deleteTopics(t)
+			const parts, kills = 12, 2
 			r := random(t, 11)
-			batches := sinktest.History(r, 20_000)
+			batches := sinktest.History(r, 6000)
+			killed := r.Perm(parts)[:kills]
 			f := open(t, b.cluster, &opts)
-			from := 0
-			for from < len(batches) {
-				to := min(from+1+r.IntN(len(batches)/6), len(batches))
+			for i := range parts {
+				from, to := len(batches)*i/parts, len(batches)*(i+1)/parts
 				fed := make(chan error, 1)
 				go func() { fed <- sinktest.Feed(t.Context(), f, batches[from:to]) }()
-				if r.IntN(4) == 0 {
+				if slices.Contains(killed, i) {
 					b.kill()
 					b.start(t)
 				}
@@ -101,34 +133,44 @@ func TestRealBrokerIsKilledAndNothingIsLostOrDoubled(t *testing.T) {
 					t.Fatal(err)
 				}
 				if r.IntN(2) == 0 {
-					from = to
 					continue
 				}
 				if opts.NoTransactions || r.IntN(2) == 0 {
 					f.Close() // nothing else would keep it from going on
 				}
-				f = open(t, b.cluster, &opts)
+				f = open(t, b.cluster, patient(opts))
 				store(t, f, batches[:to]) // everything again
-				from = to
 			}
 			if err := f.Flush(t.Context()); err != nil {
 				t.Fatal(err)
 			}
 			b.settle(t, seatsTopic)
 			verify(t, b.cluster, batches)
-			deleteTopics(t, b.cluster)
 		})
 	}
 }
 
-func deleteTopics(t *testing.T, c *cluster) {
+// patient returns options for a broker that takes long to begin on a busy machine.
+func patient(o kafka.Options) *kafka.Options {
+	o.OpenTimeout = 5 * time.Minute
+	return &o
+}
+
+// deleteTopics deletes what tests before have made.
+func (b *broker) deleteTopics(t *testing.T) {
 	t.Helper()
-	client, err := kgo.NewClient(kgo.SeedBrokers(c.seeds...))
-	if err != nil {
-		t.Fatal(err)
+	a := admin(t, b.cluster)
+	left := func() []string {
+		all, err := a.ListTopics(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.DeleteFunc(all.Names(), func(name string) bool { return strings.HasPrefix(name, "_") })
 	}
-	defer client.Close()
-	if _, err := kadm.NewClient(client).DeleteTopics(t.Context(), seatsTopic); err != nil {
-		t.Fatal(err)
+	if names := left(); len(names) > 0 {
+		if _, err := a.DeleteTopics(t.Context(), names...); err != nil {
+			t.Fatal(err)
+		}
 	}
+	eventually(t, "the topics are gone", func() bool { return len(left()) == 0 })
 }

@@ -8,6 +8,7 @@ import (
 )
 
 func TestRecordsSayTheirCause(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	b := sinktest.Transaction(1, 2)
 	b.Events[1].Cause = listeners.CauseExpire

@@ -48,6 +48,14 @@
 // Fenced: of two firehoses with one transactional id, the older one stops with
 // a [sinks.FencedError].
 //
+// Lasting: brokers that have given the producer up (a transaction took longer than
+// [Options].TransactionTimeout since they or the process were away, or the transactional
+// id has expired) are taken up with a new one, behind what the topics hold, as after
+// a restart. That needs brokers of 3.0 and later, which tell it from a second writer, and what
+// is not committed must not be more than four times [Options].MaxPendingBytes: otherwise,
+// for [NewLatest], and where that cannot be told, the firehose ends with an error that
+// names both causes.
+//
 // # Groups
 //
 // Processes that share the work of a database's topics are members of a

@@ -30,6 +30,9 @@ const (
 	// maxPending is how many records wait at most. MaxPendingBytes are reached
 	// earlier.
 	maxPending = 1 << 16
+	// keptWindows times MaxPendingBytes is what is kept until it is committed, to be
+	// sent again by a new producer.
+	keptWindows = 4
 )
 
 // New returns a firehose for a database's events. It starts nothing and talks
@@ -69,6 +72,7 @@ func (w *writer) config() sinks.FirehoseConfig {
 	return sinks.FirehoseConfig{
 		Scope: w.scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
 		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
+		Keep:            !o.NoTransactions && !w.compacts, KeepBytes: keptWindows * o.MaxPendingBytes,
 	}
 }
 
@@ -78,8 +82,9 @@ type writer struct {
 	brokers  *brokers
 	database string
 	scope    sinks.FirehoseScope
-	prefix   string // of the topics' names, with the last dot
-	compacts bool   // the topics keep the latest record of each key alone
+	prefix   string                              // of the topics' names, with the last dot
+	compacts bool                                // the topics keep the latest record of each key alone
+	made     func(context.Context, *topic) error // is told of topics that were made; nil: nobody
 	opts     Options
 	queue    *queue
 
@@ -94,6 +99,9 @@ type writer struct {
 	resets  []*sinks.FirehoseLane
 	chunk   *chunk      // being filled; nil: none
 	parking *kgo.Client // made when it is needed
+
+	acks  *sinks.FirehoseAcks
+	claim *producer // what start has begun with, until it is through
 
 	stop context.CancelFunc
 	wg   sync.WaitGroup
@@ -125,6 +133,16 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	none := listeners.Position{}
 	ctx, cancel := context.WithTimeoutCause(ctx, w.opts.OpenTimeout, fmt.Errorf("no answer within %s: %w", w.opts.OpenTimeout, context.DeadlineExceeded))
 	defer cancel()
+	if err := w.ping(ctx); err != nil {
+		return none, err
+	}
+	w.acks = acks
+	return none, w.start(ctx)
+}
+
+// start makes a producer, takes over from the one before, and starts its sender. After an
+// error nothing runs.
+func (w *writer) start(ctx context.Context) error {
 	opts := append(w.base(),
 		kgo.RequiredAcks(kgo.AllISRAcks()),
 		kgo.RecordPartitioner(kgo.ManualPartitioner()),
@@ -135,31 +153,29 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		kgo.ProducerBatchMaxBytes(int32(w.opts.MaxMessageBytes+batchOverhead)),
 		kgo.ProducerBatchCompression(compressions[w.opts.Compression]),
 		kgo.StopProducerOnDataLossDetected(),
+		// Brokers may be away for long, and hang up as they start or end. Nothing is
+		// given up but by a context.
+		kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0), kgo.AlwaysRetryEOF(),
 	)
-	s := &sender{queue: w.queue, acks: acks, half: w.opts.TransactionTimeout / 2}
+	s := &sender{queue: w.queue, acks: w.acks, half: w.opts.TransactionTimeout / 2, producer: producer{id: -1}}
 	if !w.opts.NoTransactions {
 		s.txID = w.opts.TransactionalID
 		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(w.opts.TransactionTimeout))
 	}
-	if err := w.ping(ctx); err != nil {
-		return none, err
-	}
-	// Brokers may be away for long, and hang up as they start or end. Nothing is
-	// given up but by a context.
-	opts = append(opts, kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0), kgo.AlwaysRetryEOF())
 	client, err := kgo.NewClient(opts...)
 	if err != nil {
-		return none, fmt.Errorf("kafka: %w", err)
+		return fmt.Errorf("kafka: %w", err)
 	}
 	s.client = client
 	if err := w.begin(ctx, s); err != nil {
 		client.Close()
-		return none, w.unready(err)
+		return w.unready(err)
 	}
 	running, stop := context.WithCancelCause(context.WithoutCancel(ctx))
 	w.stop = func() { stop(listeners.ErrClosed) }
 	w.wg.Go(func() { s.run(running) })
-	return none, nil
+	w.claim = nil
+	return nil
 }
 
 // ping finds out whether the brokers can be talked to: one that hangs up does not
@@ -192,9 +208,11 @@ func (w *writer) begin(ctx context.Context, s *sender) error {
 	if s.txID != "" {
 		// Now, and not with the first record: it ends what the predecessor has
 		// open, and the look at the topics comes after it.
-		if _, _, err := s.client.ProducerID(ctx); err != nil {
+		id, epoch, err := s.client.ProducerID(ctx)
+		if err != nil {
 			return fmt.Errorf("kafka: take over transactional id %q: %w; without a coordinator of transactions (a single broker needs transaction.state.log.replication.factor=1), set NoTransactions", s.txID, err)
 		}
+		w.claim = &producer{id, epoch}
 	}
 	w.admin = kadm.NewClient(s.client)
 	w.topics = make(map[string]*topic)
@@ -206,9 +224,7 @@ func (w *writer) begin(ctx context.Context, s *sender) error {
 }
 
 func (w *writer) Close() {
-	w.stop()
-	w.wg.Wait()
-	w.client.Close()
+	w.quit()
 	if w.parking != nil {
 		w.parking.Close()
 	}
@@ -283,9 +299,4 @@ func (w *writer) put(ends, flush bool) {
 		c = nil
 	}
 	w.queue.put(c, ends, flush)
-}
-
-// Recover gives up: what may pass, the client library has tried again already.
-func (w *writer) Recover(_ context.Context, fault error) (listeners.Position, error) {
-	return listeners.Position{}, sinks.Permanent(fault)
 }

@@ -17,6 +17,7 @@ import (
 )
 
 func TestOrderedAndComplete(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]*kafka.Options{
 		"defaults":        nil,
 		"no transactions": {NoTransactions: true},
@@ -33,6 +34,7 @@ func TestOrderedAndComplete(t *testing.T) {
 }
 
 func TestFaultsOfBrokersLoseNothingAndDoubleNothing(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]kfake.Fault{
 		"lost acknowledgements":    {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.RequestTimedOut, Count: 20},
 		"too few replicas":         {Keys: []kmsg.Key{kmsg.Produce}, Err: kerr.NotEnoughReplicasAfterAppend, Count: 20},
@@ -57,6 +59,7 @@ func TestFaultsOfBrokersLoseNothingAndDoubleNothing(t *testing.T) {
 }
 
 func TestBrokersLeaveAndLeadersMove(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	batches := sinktest.History(random(t, 5), 3000)
 	f := open(t, c, nil)
@@ -72,6 +75,7 @@ func TestBrokersLeaveAndLeadersMove(t *testing.T) {
 // Nothing behind a record that can never be stored may take its place, or a
 // restart would leave it out.
 func TestNothingOvertakesARefusedRecord(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]*kafka.Options{"transactions": nil, "no transactions": {NoTransactions: true}} {
 		t.Run(name, func(t *testing.T) {
 			c := run(t)
@@ -101,6 +105,7 @@ func TestNothingOvertakesARefusedRecord(t *testing.T) {
 
 // A reader that reads what is committed sees all of a transaction or nothing.
 func TestATransactionInPartsIsVisibleAtItsEnd(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	first := sinktest.Transaction(20, 30)
@@ -154,6 +159,7 @@ func TestATopicThatTakesLongIsWaitedFor(t *testing.T) {
 
 // A body is parked although its topic cannot be made for the time being.
 func TestParkingWaitsForItsTopic(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, &kafka.Options{MaxMessageBytes: 20_000, TooLarge: sinks.TooLargePark})
 	store(t, f, []*listeners.Batch{sinktest.Transaction(20, 30)})

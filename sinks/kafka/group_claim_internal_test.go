@@ -31,6 +31,7 @@ func newTestSession(t *testing.T) *groupSession {
 
 // A partition whose reading was paused when it was revoked is read when it comes back.
 func TestClaimBeginsUnpaused(t *testing.T) {
+	t.Parallel()
 	s := newTestSession(t)
 	s.client.PauseFetchPartitions(map[string][]int32{testTopic: {0}})
 	s.begin(testTopic, 0, sinks.GroupMark{})
@@ -43,6 +44,7 @@ func TestClaimBeginsUnpaused(t *testing.T) {
 // The client goes on before what a leader has lost. What it fetches then is not
 // what comes next.
 func TestClaimTellsOfALogThatWasTruncated(t *testing.T) {
+	t.Parallel()
 	s := newTestSession(t)
 	c := s.newClaim(testTopic, 0, sinks.GroupMark{Next: 7})
 	s.claims[testTopic] = map[int32]*groupClaim{0: c}
@@ -71,6 +73,7 @@ func TestClaimTellsOfALogThatWasTruncated(t *testing.T) {
 }
 
 func TestClaimPausesForLargeRecords(t *testing.T) {
+	t.Parallel()
 	s := newTestSession(t)
 	c := s.newClaim(testTopic, 0, sinks.GroupMark{})
 	paused := func() bool { return len(s.client.PauseFetchPartitions(nil)) > 0 }
@@ -91,6 +94,7 @@ func TestClaimPausesForLargeRecords(t *testing.T) {
 // That a listener is stuck is not lost behind the reason why the session ends,
 // and the partition stays for a lease.
 func TestSessionKeepsTheFirstErrorOfOwn(t *testing.T) {
+	t.Parallel()
 	s := newTestSession(t)
 	stuck := &sinks.GroupStuckError{Group: "repricer"}
 	s.member.Lease = 200 * time.Millisecond

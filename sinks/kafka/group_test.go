@@ -16,14 +16,18 @@ import (
 const groupPartitions = 8
 
 func TestGroups(t *testing.T) {
-	sinktest.Groups(t, func(t testing.TB) sinktest.GroupServer { return groupServer(t, nil) })
+	t.Parallel()
+	sinktest.GroupsAtOnce(t, func(t testing.TB) sinktest.GroupServer { return groupServer(t, nil) })
 }
 
 // groupServer starts a fake cluster, and a firehose whose topics exist. Unlike
 // Kafka, the fake one gives up members that wait in JoinGroup for longer than
 // their session timeout, so it has no SlowDrains.
 func groupServer(t testing.TB, opts *kafka.Options) sinktest.GroupServer {
-	c := run(t, kfake.GroupMinSessionTimeout(100*time.Millisecond))
+	return groupServerOn(t, run(t, kfake.GroupMinSessionTimeout(100*time.Millisecond)), opts)
+}
+
+func groupServerOn(t testing.TB, c *cluster, opts *kafka.Options) sinktest.GroupServer {
 	o := kafka.Options{Partitions: groupPartitions}
 	if opts != nil {
 		o.NoTransactions = opts.NoTransactions

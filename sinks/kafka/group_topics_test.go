@@ -20,11 +20,13 @@ import (
 
 // Nothing says that a transaction is complete, but it is handed on.
 func TestGroupWithoutKafkaTransactions(t *testing.T) {
+	t.Parallel()
 	sinktest.GroupUnderLoad(t, groupServer(t, &kafka.Options{NoTransactions: true}), func() {})
 }
 
 // A group that began from now on reads a table that is new from its first row.
 func TestGroupReadsNewTablesFromTheirBeginning(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 10)})
@@ -67,6 +69,7 @@ func TestGroupReadsNewTablesFromTheirBeginning(t *testing.T) {
 }
 
 func TestGroupThatIsNotAllowed(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	store(t, open(t, c, nil), []*listeners.Batch{sinktest.Transaction(1, 1)})
 	c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.JoinGroup}, Err: kerr.GroupAuthorizationFailed, Count: 100})
@@ -83,6 +86,7 @@ func TestGroupThatIsNotAllowed(t *testing.T) {
 }
 
 func TestNewGroupsRefuses(t *testing.T) {
+	t.Parallel()
 	_, err := kafka.NewGroups("kafka://user:secret@a b", "", &kafka.GroupsOptions{NewTopics: -1})
 	for _, want := range []string{"NewTopics", "database", "URL"} {
 		if err == nil || !strings.Contains(err.Error(), want) {

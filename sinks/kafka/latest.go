@@ -59,6 +59,11 @@ func LatestName(database string) string { return "latest." + sinks.EscapeToken(d
 // unless delete.retention.ms of the topic says otherwise, ends earlier for a
 // firehose that starts. What the source then sends again from behind that is
 // stored again, with the same state at the end.
+//
+// A topic that is deleted, or made anew, ends a firehose that writes to it. One that
+// starts later finds out too, by the topic [LatestTopics], and
+// [sinks.Firehose.Empty] says so: subscribe it without a position then, so that the present
+// state is told again.
 func NewLatest(brokersURL, database string, opts *Options) (*sinks.Firehose, error) {
 	o := opts.withDefaults(database)
 	if opts == nil || opts.TransactionalID == "" {
@@ -77,6 +82,7 @@ func NewLatest(brokersURL, database string, opts *Options) (*sinks.Firehose, err
 	}
 	w.prefix, w.compacts = LatestName(database)+".", true
 	l := &latest{writer: w, log: &topicsLog{brokers: w.brokers, client: o.Client, prefix: w.prefix, log: o.Logger}}
+	w.made = l.remember
 	return sinks.NewFirehose(l, w.config()), nil
 }
 
@@ -87,14 +93,20 @@ func NewLatest(brokersURL, database string, opts *Options) (*sinks.Firehose, err
 // before that, and nothing else.
 type latest struct {
 	*writer
-	log *topicsLog
+	log   *topicsLog
+	empty bool // nothing was stored at Open, or not all any more
+
+	forgotten []*kgo.Record // what is to be remembered of the topics that were lost, once the state is told again
 
 	// Of the firehose's goroutine, for Send.
 	frame   sinks.Frame
 	message sinks.FirehoseMessage
 }
 
-var _ sinks.FirehoseShaper = (*latest)(nil)
+var (
+	_ sinks.FirehoseShaper  = (*latest)(nil)
+	_ sinks.FirehoseEmptier = (*latest)(nil)
+)
 
 // Source says that there is none: what is compacted is no history.
 func (l *latest) Source(*sinks.SourceOptions) (*sinks.Source, error) {
@@ -118,6 +130,11 @@ func (l *latest) Shape(ctx context.Context, b *listeners.Batch, store func(conte
 			}
 			if err := s.run(ctx, b.Position, topics); err != nil {
 				return err
+			}
+			if b.Collections == nil {
+				if err := l.forget(ctx); err != nil {
+					return err
+				}
 			}
 		}
 		return store(ctx, b)

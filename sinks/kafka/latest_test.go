@@ -158,6 +158,7 @@ func wantTable(t testing.TB, c *cluster, what string, want map[string]string) {
 }
 
 func TestWhoeverKeepsTheLastValueOfEachKeyHasTheTable(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := latest(t, c, kafka.Options{})
 	store(t, f, []*listeners.Batch{
@@ -272,6 +273,7 @@ func keyed(rows map[string]string) map[string]string {
 // Each process takes up where the one before it died, is told everything from
 // the beginning, and stores only what is missing.
 func TestLatestStateSurvivesCrashesAndCompaction(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]kafka.Options{
 		"transactions":    {},
 		"no transactions": {NoTransactions: true},
@@ -326,6 +328,7 @@ func neighbour(title string) string {
 
 // A process dies at every produce request of a truncate and of updates of keys.
 func TestLatestStateIsCompleteAfterACrashWithinAnEvent(t *testing.T) {
+	t.Parallel()
 	within := 0
 	for refused := range 40 {
 		c := run(t)
@@ -393,6 +396,7 @@ func TestLatestStateIsCompleteAfterACrashWithinAnEvent(t *testing.T) {
 }
 
 func TestLatestStateRefuses(t *testing.T) {
+	t.Parallel()
 	keyless := listeners.NewSchema(sinktest.Database, "public", "log", []listeners.Column{{Name: "line"}})
 	for name, tc := range map[string]struct {
 		batch *listeners.Batch
@@ -434,6 +438,7 @@ func TestLatestStateRefuses(t *testing.T) {
 }
 
 func TestLatestStateNeedsCompactedTopics(t *testing.T) {
+	t.Parallel()
 	for policy, fits := range map[string]bool{"delete": false, "compact,delete": false, "compact": true} {
 		t.Run(policy, func(t *testing.T) {
 			c := run(t)
@@ -461,6 +466,7 @@ func TestLatestStateNeedsCompactedTopics(t *testing.T) {
 
 // With REPLICA IDENTITY FULL the old row has what the new one lacks.
 func TestLatestStateHasColumnsOfTheOldRow(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	full := update("a", "b", toasted)
 	full.Before = rowOf("a", "large")
@@ -470,6 +476,7 @@ func TestLatestStateHasColumnsOfTheOldRow(t *testing.T) {
 
 // A transaction without a truncate is visible at its end.
 func TestLatestStateOfATransactionIsVisibleAtItsEnd(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := latest(t, c, kafka.Options{})
 	parts := sinktest.Parts(transaction(2, create("a", "1"), create("b", "2")), 1)
@@ -484,6 +491,7 @@ func TestLatestStateOfATransactionIsVisibleAtItsEnd(t *testing.T) {
 
 // The writer of the latest state fences its predecessor, and nobody who writes the history.
 func TestLatestStateHasOneWriter(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	log := open(t, c, nil)
 	first := latest(t, c, kafka.Options{})
@@ -504,6 +512,7 @@ func TestLatestStateHasOneWriter(t *testing.T) {
 // What a truncate has to read is read in the end, whatever happens to brokers and
 // connections.
 func TestLatestStateIsTruncatedWhileBrokersFail(t *testing.T) {
+	t.Parallel()
 	for name, fault := range map[string]kfake.Fault{
 		"ends are not known":     {Keys: []kmsg.Key{kmsg.ListOffsets}, Err: kerr.NotLeaderForPartition, Count: 6},
 		"nothing can be read":    {Keys: []kmsg.Key{kmsg.Fetch}, Err: kerr.NotLeaderForPartition, Count: 6},

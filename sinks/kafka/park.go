@@ -79,7 +79,7 @@ func (w *writer) openParking(ctx context.Context, name string) error {
 	if r := w.opts.Retention; r != 0 {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
-	if err := w.createTopic(ctx, name, 1, configs, func() error { return nil }); err != nil {
+	if _, err := w.createTopic(ctx, name, 1, configs, func() (id kadm.TopicID, err error) { return id, nil }); err != nil {
 		return err
 	}
 	client, err := kgo.NewClient(append(w.base(),

@@ -18,6 +18,7 @@ import (
 )
 
 func TestNewRefuses(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		url  string
 		opts *kafka.Options
@@ -57,6 +58,7 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestOpenSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	t.Run("nobody there", func(t *testing.T) {
 		c := &cluster{seeds: []string{"127.0.0.1:1"}}
 		_, err := tryOpen(t, c, &kafka.Options{OpenTimeout: 300 * time.Millisecond})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kerr"
@@ -28,6 +29,10 @@ type sender struct {
 	begun   time.Time     // zero if no transaction is open
 	reached uint64        // the number of the last message taken
 
+	producer producer    // of the last transaction that was begun; its id is -1 before
+	bumped   bool        // each transaction has an epoch of its own
+	joined   atomic.Bool // the brokers know the transaction: they have stored a record of it
+
 	mu    sync.Mutex
 	fault error // the first of the lot
 }
@@ -48,6 +53,10 @@ func (s *sender) run(ctx context.Context) {
 			err = s.send(ctx, &l)
 		}
 		if err != nil {
+			if lost, ok := errors.AsType[*producerError](err); ok && ctx.Err() == nil {
+				s.acks.Fail(lost) // the brokers have ended its transaction
+				return
+			}
 			s.abort()
 			if ctx.Err() == nil {
 				s.acks.Fail(sinks.Permanent(err))
@@ -63,7 +72,13 @@ func (s *sender) send(ctx context.Context, l *lot) error {
 			if err := s.client.BeginTransaction(); err != nil {
 				return s.explain("begin a transaction", err)
 			}
+			s.joined.Store(false)
 			s.begun = time.Now()
+			if id, epoch, err := s.client.ProducerID(ctx); err == nil {
+				now := producer{id, epoch}
+				s.bumped = s.bumped || s.producer.id == id && s.producer.epoch != epoch
+				s.producer = now
+			}
 		}
 		for _, c := range l.chunks {
 			for _, r := range c.records {
@@ -98,6 +113,9 @@ func (s *sender) send(ctx context.Context, l *lot) error {
 // promise is called by the client for each record.
 func (s *sender) promise(r *kgo.Record, err error) {
 	if err == nil {
+		if !s.joined.Load() {
+			s.joined.Store(true)
+		}
 		return
 	}
 	s.mu.Lock()
@@ -122,15 +140,19 @@ func (s *sender) explainRecord(r *kgo.Record, err error) error {
 // given a transaction up, which some tell of in the same way.
 func (s *sender) explain(what string, err error) error {
 	const givenUp = "the brokers have given up a transaction that took longer than TransactionTimeout, %s, as when they are away for so long"
+	lost := func(verdict error) error {
+		return &producerError{producer: s.producer, own: s.bumped || s.joined.Load(), err: err, verdict: verdict}
+	}
 	switch {
 	case s.txID == "":
-	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch), errors.Is(err, kerr.TransactionalIDNotFound):
-		return &sinks.FencedError{
+	case errors.Is(err, kerr.ProducerFenced), errors.Is(err, kerr.InvalidProducerEpoch),
+		errors.Is(err, kerr.InvalidProducerIDMapping), errors.Is(err, kerr.TransactionalIDNotFound):
+		return lost(&sinks.FencedError{
 			Place: "the topics", Err: err,
 			Reason: fmt.Sprintf("it has taken over with transactional id %q; stop one of the two. If there is no other, "+givenUp+": start again", s.txID, 2*s.half),
-		}
+		})
 	case errors.Is(err, kerr.InvalidTxnState):
-		err = fmt.Errorf(givenUp+"; start again: %w", 2*s.half, err)
+		return lost(fmt.Errorf(givenUp+"; start again: %s with the transactional id %s: %w", 2*s.half, what, s.txID, err))
 	}
 	if what == "" {
 		return err

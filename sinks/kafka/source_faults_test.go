@@ -38,6 +38,7 @@ func wholeTransactions(t testing.TB, what string, want []*listeners.Batch, got [
 // order and once; one of them with little memory, one that begins in the midst of
 // it.
 func TestSourceHearsEverythingOnceAmongFaults(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	r := random(t, 30)
 	batches := spread(r, 2500)
@@ -132,6 +133,7 @@ func lastOf(want []*listeners.Batch, at listeners.Position) listeners.Position {
 
 // What a source may hold is little, and all of it is needed by the order.
 func TestSourceWithLittleMemory(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	batches := spread(rand.New(rand.NewPCG(31, 0)), 5000)
 	store(t, open(t, c, nil), batches)
@@ -145,6 +147,7 @@ func TestSourceWithLittleMemory(t *testing.T) {
 // An open transaction of a writer that is gone is waited for, and what follows
 // its end is heard.
 func TestSourceWaitsForATransaction(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 8)})
@@ -177,6 +180,7 @@ func TestSourceWaitsForATransaction(t *testing.T) {
 
 // A topic that was deleted and made anew, with another history.
 func TestSourceNoticesAnotherTopic(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 30)})
@@ -207,6 +211,7 @@ func TestSourceNoticesAnotherTopic(t *testing.T) {
 }
 
 func TestSourceLag(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	s := source(t, c, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: 1})
 	if lag, err := s.Lag(t.Context()); err != nil || lag != (sinks.SourceLag{}) {
@@ -229,6 +234,7 @@ func TestSourceLag(t *testing.T) {
 
 // Run ends soon after its context while the brokers are away.
 func TestSourceEndsWithoutBrokers(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	store(t, open(t, c, nil), []*listeners.Batch{sinktest.Transaction(1, 3)})
 	s := source(t, c, nil)

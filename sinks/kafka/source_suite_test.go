@@ -21,6 +21,7 @@ func (s *sourceServer) Source(t testing.TB, opts *sinks.SourceOptions) *sinks.So
 func (s *sourceServer) Store(t testing.TB, batches []*listeners.Batch) { store(t, s.f, batches) }
 
 func TestSources(t *testing.T) {
+	t.Parallel()
 	sinktest.Sources(t, func(t testing.TB) sinktest.SourceServer {
 		c := run(t)
 		return &sourceServer{c: c, f: open(t, c, nil)}

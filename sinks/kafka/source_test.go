@@ -108,6 +108,7 @@ func waitFor(t testing.TB, r *listenertest.Recorder, at listeners.Position) []li
 
 // A listener of the topics hears the batches that one of the database hears.
 func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	batches := spread(random(t, 20), 3000)
 	store(t, open(t, c, nil), batches)
@@ -119,6 +120,7 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 }
 
 func TestSourceStarts(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	batches := []*listeners.Batch{sinktest.Transaction(1, 3), sinktest.Transaction(2, 3)}
@@ -175,6 +177,7 @@ func TestSourceStarts(t *testing.T) {
 // It follows while transactions are written, to topics that are there and new
 // ones, and goes on from any of them.
 func TestSourceFollowsAndResumes(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	r := random(t, 21)
 	batches := spread(r, 3000)
@@ -221,6 +224,7 @@ func TestSourceFollowsAndResumes(t *testing.T) {
 // A subscription that asks for the present state gets it, and every later
 // change once, whenever it comes.
 func TestSourceTellsThePresentState(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	batches := spread(random(t, 22), 2000)
@@ -318,6 +322,7 @@ func purge(t testing.TB, c *cluster, topic string) {
 // Retention takes what was to be read. What is left begins with a reset, so all
 // subscriptions are told the state anew; or it does not, and Run says so.
 func TestSourceWhenHistoryIsGone(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	f := open(t, c, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 30)})
@@ -341,6 +346,7 @@ func TestSourceWhenHistoryIsGone(t *testing.T) {
 }
 
 func TestSourceErrors(t *testing.T) {
+	t.Parallel()
 	c := run(t)
 	_, err := kafka.NewSource("kafka://u:secret@h:x:y", "", &sinks.SourceOptions{MaxBytes: -1, Start: sinks.Start{Sequence: 3}})
 	for _, want := range []string{"host", "name", "MaxBytes", "Sequence"} {

@@ -183,6 +183,7 @@ func startFirehoses(t testing.TB, base kafka.Options) sinktest.FirehoseServer {
 }
 
 func TestUnparkNeedsAReference(t *testing.T) {
+	t.Parallel()
 	for _, ref := range []string{"", "cdc.shop._parked", "kafka:x?offset=1", "kafka:?offset=1&pieces=1", "kafka:x?offset=-1&pieces=1", "nats-object:X/1"} {
 		if body, err := kafka.Unpark(t.Context(), "kafka://127.0.0.1:1", ref); err == nil {
 			t.Errorf("Unpark(%q) = %d bytes, want an error", ref, len(body))
@@ -193,6 +194,7 @@ func TestUnparkNeedsAReference(t *testing.T) {
 // A body is there twice, since a process died between storing it and storing its
 // record.
 func TestABodyParkedTwiceIsFound(t *testing.T) {
+	t.Parallel()
 	c := run(t, kfake.SeedTopics(1, "x"))
 	produce(t, c, &kgo.Record{Topic: "x", Value: []byte("a piece of another one")})
 	for _, piece := range []string{"one ", "and ", "two"} {

@@ -23,6 +23,7 @@ const maxTopicName = 249
 // A topic is one that the firehose writes to.
 type topic struct {
 	name       string
+	id         kadm.TopicID // of the one that was found or made
 	namespace  string
 	table      string
 	collection string                // as [listeners.Schema.Collection]
@@ -46,7 +47,9 @@ func (w *writer) loadTopics(ctx context.Context) error {
 		if err := w.checkTopic(&detail); err != nil {
 			return err
 		}
-		w.topics[name] = w.newTopic(name)
+		t := w.newTopic(name)
+		t.id = detail.ID
+		w.topics[name] = t
 	}
 	if err := w.checkPolicy(ctx, slices.Sorted(maps.Keys(w.topics))...); err != nil {
 		return err
@@ -95,8 +98,14 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 		configs["retention.ms"] = new(strconv.FormatInt(max(r.Milliseconds(), -1), 10))
 	}
 	t := w.newTopic(name)
-	if err := w.createTopic(ctx, name, int32(w.opts.Partitions), configs, func() error { return w.adoptTopic(ctx, t) }); err != nil {
+	var err error
+	if t.id, err = w.createTopic(ctx, name, int32(w.opts.Partitions), configs, func() (kadm.TopicID, error) { return w.adoptTopic(ctx, t) }); err != nil {
 		return nil, err
+	}
+	if w.made != nil {
+		if err := w.made(ctx, t); err != nil {
+			return nil, err
+		}
 	}
 	w.topics[name] = t
 	w.opts.Logger.InfoContext(ctx, "topic created", "topic", name, "partitions", w.opts.Partitions)
@@ -105,51 +114,53 @@ func (w *writer) ensureTopic(ctx context.Context, name string) (*topic, error) {
 
 // createTopic tries again what may pass until ctx ends. Adopt is called if the
 // topic exists: the answer to an earlier try was lost, or somebody else has made
-// it.
-func (w *writer) createTopic(ctx context.Context, name string, partitions int32, configs map[string]*string, adopt func() error) error {
-	return backoff.Retry(func() error {
-		_, err := w.admin.CreateTopic(ctx, partitions, int16(w.opts.Replicas), configs, name)
+// it. The id is zero if brokers do not tell.
+func (w *writer) createTopic(ctx context.Context, name string, partitions int32, configs map[string]*string, adopt func() (kadm.TopicID, error)) (kadm.TopicID, error) {
+	return backoff.RetryWithData(func() (kadm.TopicID, error) {
+		made, err := w.admin.CreateTopic(ctx, partitions, int16(w.opts.Replicas), configs, name)
+		id := made.ID
 		if errors.Is(err, kerr.TopicAlreadyExists) {
-			err = adopt()
+			id, err = adopt()
 		}
 		if err == nil {
-			return nil
+			return id, nil
 		}
 		if _, known := errors.AsType[*sinks.PlaceError](err); !known {
 			err = explain(name, err)
 		}
 		_, final := errors.AsType[*sinks.PlaceError](err)
 		if refused, ok := errors.AsType[*kerr.Error](err); final || ok && !refused.Retriable && !errors.Is(err, kerr.UnknownServerError) {
-			return backoff.Permanent(err)
+			return id, backoff.Permanent(err)
 		}
 		w.opts.Logger.DebugContext(ctx, "topic not created so far", "topic", name, "error", err)
-		return err
+		return id, err
 	}, backoff.WithContext(backoff.NewExponentialBackOff(backoff.WithInitialInterval(50*time.Millisecond), backoff.WithMaxInterval(2*time.Second), backoff.WithMaxElapsedTime(0)), ctx))
 }
 
 // adoptTopic takes a topic that was made since Open, as long as it is empty.
-func (w *writer) adoptTopic(ctx context.Context, t *topic) error {
+func (w *writer) adoptTopic(ctx context.Context, t *topic) (kadm.TopicID, error) {
+	var none kadm.TopicID
 	found, err := w.admin.ListTopics(ctx, t.name)
 	if err != nil {
-		return err
+		return none, err
 	}
 	detail, ok := found[t.name]
 	if !ok || errors.Is(detail.Err, kerr.UnknownTopicOrPartition) {
-		return fmt.Errorf("topic %s is not to be seen yet", t.name)
+		return none, fmt.Errorf("topic %s is not to be seen yet", t.name)
 	}
 	if err := w.checkTopic(&detail); err != nil {
-		return err
+		return none, err
 	}
 	if err := w.checkPolicy(ctx, t.name); err != nil {
-		return err
+		return none, err
 	}
 	if err := w.readTails(ctx, map[string]*topic{t.name: t}); err != nil {
-		return err
+		return none, err
 	}
 	if slices.ContainsFunc(t.lanes, func(l *sinks.FirehoseLane) bool { return l.Begun }) {
-		return &sinks.PlaceError{Place: place(t.name), Reason: "somebody else has made it and stored in it while this firehose ran; start it again, and see who writes there"}
+		return none, &sinks.PlaceError{Place: place(t.name), Reason: "somebody else has made it and stored in it while this firehose ran; start it again, and see who writes there"}
 	}
-	return nil
+	return detail.ID, nil
 }
 
 // explain turns what a broker says about a topic into words and a remedy.
@@ -163,10 +174,16 @@ func explain(name string, err error) error {
 		return fail("there are fewer brokers than replicas; set the number of replicas to what the cluster has")
 	case errors.Is(err, kerr.PolicyViolation):
 		return fail("the cluster's policy refuses such a topic; create it as the policy asks for")
-	case errors.Is(err, kerr.UnknownTopicOrPartition):
-		return fail("it is gone: somebody has deleted it; start again to make a new one")
+	case errors.Is(err, kerr.UnknownTopicOrPartition), errors.Is(err, kerr.UnknownTopicID): // the latter: there is another one of the name
+		return goneTopic(name, err)
 	case errors.Is(err, kerr.TransactionalIDAuthorizationFailed):
 		return fail("this user may not use the transactional id; allow write and describe on it, or set NoTransactions")
 	}
 	return fmt.Errorf("topic %s: %w", name, err)
+}
+
+// goneTopic is the error for a topic that was deleted while the firehose wrote to it, and
+// perhaps made anew.
+func goneTopic(name string, err error) error {
+	return &sinks.PlaceError{Place: place(name), Reason: "it is gone: somebody has deleted it; start again to make a new one", Err: err}
 }

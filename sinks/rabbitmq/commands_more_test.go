@@ -84,6 +84,7 @@ func (r *rig) letters(t *testing.T) []sinks.DeadCommand {
 }
 
 func TestDeadLettersKeepTheirOrder(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 30 {
 		r.publish(t, r.broker.DeadQueue("fleet"), amqp.Publishing{
@@ -115,6 +116,7 @@ func TestDeadLettersKeepTheirOrder(t *testing.T) {
 
 // A letter that is there twice, since its worker died while it buried it, is one.
 func TestDeadLetterThatWasBuriedTwiceIsOne(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for range 2 {
 		r.publish(t, r.broker.DeadQueue("fleet"), amqp.Publishing{MessageId: "twice", Type: "recall", Headers: amqp.Table{"Rowcall-Dead-Reason": "attempts"}})
@@ -133,6 +135,7 @@ func TestDeadLetterThatWasBuriedTwiceIsOne(t *testing.T) {
 // What the server gives up, since workers die before they can say anything, is
 // a dead letter without one of ours having seen it.
 func TestServerGivesUpWhatKillsWorkers(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	if err := r.commands.Send(t.Context(), sinks.Command{Queue: "fleet", Name: "recall", ID: "poison"}); err != nil {
 		t.Fatal(err)
@@ -173,6 +176,7 @@ func TestServerGivesUpWhatKillsWorkers(t *testing.T) {
 // Attempts are ours to count, whatever the server's limit: 40 of them, where
 // RabbitMQ 4 would give up after 20 deliveries.
 func TestAttemptsDoNotDependOnTheServersLimit(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	if err := r.commands.Send(t.Context(), sinks.Command{Queue: "fleet", Name: "recall", ID: "a"}); err != nil {
 		t.Fatal(err)
@@ -197,6 +201,7 @@ func TestAttemptsDoNotDependOnTheServersLimit(t *testing.T) {
 
 // Any client can send a command: it says a name, and that is all.
 func TestCommandOfAnotherClient(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	queue := r.broker.Queue("fleet")
 	r.publish(t, queue, amqp.Publishing{Type: "recall", Body: []byte("7"), Headers: amqp.Table{"trace": int32(9)}})
@@ -231,6 +236,7 @@ func TestCommandOfAnotherClient(t *testing.T) {
 // A goroutine that ends without a word, as runtime.Goexit does, leaves its
 // command to the lease.
 func TestCommandOfASilentWorkerComesBack(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	consumer, err := r.broker.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet", Lease: 5 * time.Second, Concurrency: 1})
 	if err != nil {
@@ -265,6 +271,7 @@ func TestCommandOfASilentWorkerComesBack(t *testing.T) {
 }
 
 func TestMustExist(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{Prefix: prefix(t, s), MustExist: true})
 	if err != nil {
@@ -302,6 +309,7 @@ func TestConnectorNeverShowsThePassword(t *testing.T) {
 }
 
 func TestWrongPasswordIsSaid(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	c, err := rabbitmq.NewConnector(strings.Replace(s.URL(), "guest:guest", "guest:wrong", 1), nil)
 	if err != nil {

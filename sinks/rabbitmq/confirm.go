@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,9 +48,18 @@ type confirmChannel struct {
 
 	mu       sync.Mutex
 	returned map[returnKey]bool
+	orphans  []orphan
 }
 
 type returnKey struct{ exchange, key, id string }
+
+// An orphan is a mandatory message whose answer nobody waits for any more. Its
+// return, if it comes back, must neither be kept for ever nor be taken for that of a
+// later message with the same id.
+type orphan struct {
+	key  returnKey
+	wait *amqp.DeferredConfirmation
+}
 
 func newConfirmer(c *Connector, timeout time.Duration) *confirmer {
 	return &confirmer{connector: c, timeout: timeout}
@@ -111,13 +121,62 @@ func (c *confirmChannel) listen(returns <-chan amqp.Return, closes <-chan *amqp.
 	}
 }
 
+func (o *outgoing) returnKey() returnKey { return returnKey{o.exchange, o.key, o.message.MessageId} }
+
 func (c *confirmChannel) cameBack(o *outgoing) bool {
-	k := returnKey{o.exchange, o.key, o.message.MessageId}
+	k := o.returnKey()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	back := c.returned[k]
 	delete(c.returned, k)
 	return back
+}
+
+// leave says that nobody waits for the answer to a mandatory message any more.
+func (c *confirmChannel) leave(o *outgoing, wait *amqp.DeferredConfirmation) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.orphans = append(c.orphans, orphan{key: o.returnKey(), wait: wait})
+}
+
+// settle forgets the orphans that were answered. It waits for the answers to those
+// that have the id of one of these messages, which are to be published.
+func (c *confirmChannel) settle(ctx context.Context, messages []outgoing) error {
+	c.mu.Lock()
+	left := slices.Clone(c.orphans)
+	c.mu.Unlock()
+	if len(left) == 0 {
+		return nil
+	}
+	again := make(map[returnKey]bool)
+	for i := range messages {
+		again[messages[i].returnKey()] = messages[i].mandatory
+	}
+	answered := make(map[orphan]bool)
+	for _, o := range left {
+		if again[o.key] {
+			select {
+			case <-o.wait.Done():
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
+		select {
+		case <-o.wait.Done():
+			answered[o] = true
+		default:
+		}
+	}
+	c.note()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.orphans = slices.DeleteFunc(c.orphans, func(o orphan) bool {
+		if answered[o] {
+			delete(c.returned, o.key)
+		}
+		return answered[o]
+	})
+	return nil
 }
 
 // abandon closes a channel without waiting for it.
@@ -140,6 +199,9 @@ func (p *confirmer) publish(ctx context.Context, messages []outgoing) []error {
 	defer cancel()
 	c, err := p.channel(ctx)
 	if err != nil {
+		return all(err)
+	}
+	if err := c.settle(ctx, messages); err != nil {
 		return all(err)
 	}
 	waits := make([]*amqp.DeferredConfirmation, len(messages))
@@ -180,8 +242,12 @@ func (p *confirmer) publish(ctx context.Context, messages []outgoing) []error {
 	}
 	c.note()
 	for i := range messages {
-		if messages[i].mandatory && errs[i] == nil && c.cameBack(&messages[i]) {
+		switch o := &messages[i]; {
+		case !o.mandatory, waits[i] == nil:
+		case errs[i] == nil && c.cameBack(o):
 			errs[i], failed = errUnroutable, true
+		case errs[i] != nil && !errors.Is(errs[i], errRefused):
+			c.leave(o, waits[i])
 		}
 	}
 	if !failed {

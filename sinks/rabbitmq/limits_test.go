@@ -20,6 +20,7 @@ import (
 // A policy's delivery limit goes before ours if it is lower. The lowest there is
 // ends no command before its attempts are used up, and no delay.
 func TestPolicyWithADeliveryLimitEndsNothingEarly(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	s := rabbittest.Server(t)
 	own := strings.TrimSuffix(r.broker.Queue("fleet"), "cmd.fleet")
@@ -156,11 +157,11 @@ func shortConsumerTimeout(t *testing.T, s *rabbitserver.Server, r *rig) {
 			application:set_env(rabbit, Key, New),
 			Old
 		end || {Key, New} <- [{consumer_timeout, %s}, {channel_tick_interval, %s}]].`
-	if _, err := s.Ctl(t.Context(), "eval", fmt.Sprintf(settings, "2000", "500")); err != nil {
+	if _, err := s.Eval(t.Context(), fmt.Sprintf(settings, "2000", "500")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if _, err := s.Ctl(context.WithoutCancel(t.Context()), "eval", fmt.Sprintf(settings, "1800000", "60000")); err != nil {
+		if _, err := s.Eval(context.WithoutCancel(t.Context()), fmt.Sprintf(settings, "1800000", "60000")); err != nil {
 			t.Error(err)
 		}
 	})

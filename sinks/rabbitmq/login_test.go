@@ -44,6 +44,7 @@ func (c *cutAtWrite) Write(p []byte) (int, error) {
 // A connection that ends at the login is tried again. It does not say that the
 // password is wrong.
 func TestConnectionThatEndsAtTheLogin(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	for name, tc := range map[string]struct {
 		before int
@@ -86,6 +87,7 @@ func TestConnectionThatEndsAtTheLogin(t *testing.T) {
 
 // A password that was right a moment ago is no reason to give up at once.
 func TestLoginThatIsRefusedLaterMayPass(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	cutter := &loginCutter{before: 2}
 	c, err := rabbitmq.NewConnector(s.URL(), &rabbitmq.ConnectOptions{Dial: cutter.dial})

@@ -12,6 +12,7 @@ import (
 
 // A policy may limit deliveries although our queues do not.
 func TestLooksWearNothingOut(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	dead := r.broker.DeadQueue("fleet")
 	own := strings.TrimSuffix(dead, "dlq.fleet")

@@ -216,7 +216,8 @@ func (p *Publisher) Stored() listeners.Position {
 func (p *Publisher) Stalled() <-chan struct{} { return p.stalled }
 
 // OnBatch returns when the batch is on its way. It blocks while too much is,
-// for as long as the server is away. An error is final, unless ctx ended.
+// for as long as the server is away. An error is final, unless ctx ended: a
+// [sinks.PlaceError] if the exchange is gone or may not be written to any more.
 func (p *Publisher) OnBatch(ctx context.Context, b *listeners.Batch) error {
 	if err := p.ready(); err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 // A channel that is gone takes no event, and the end of a batch behind it, which
 // needs no message, must not count in its place.
 func TestNothingIsConfirmedBeforeWhatFailed(t *testing.T) {
+	t.Parallel()
 	connector, err := NewConnector(rabbittest.Server(t).URL(), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
 	"github.com/rowcall/rowcall/sinks"
 )
 
@@ -85,12 +87,37 @@ func (p *Publisher) recover(ctx context.Context) error {
 		if errors.Is(err, sinks.ErrCommandsClosed) {
 			return err
 		}
+		if final := p.final(err); final != nil {
+			return final
+		}
 		p.mu.Lock()
 		p.fault = err
 		p.faults++
 		p.mu.Unlock()
 		p.opts.Logger.WarnContext(ctx, "events wait for RabbitMQ", "server", p.connector.Server(), "error", err)
 	}
+}
+
+// final returns what an error of the server is called that does not pass by itself, nil for
+// others.
+func (p *Publisher) final(err error) error {
+	var reason string
+	switch code(err) {
+	case amqp.NotFound:
+		reason = "it is gone: somebody has deleted it, and with it the bindings of its queues; start again to make a new one, and bind the queues to it"
+	case amqp.AccessRefused:
+		reason = "this user may not publish to it any more; give it the permission write on it, or correct its topic permissions"
+	case amqp.NotAllowed, amqp.NotImplemented, amqp.CommandInvalid:
+		reason = "the server does not take what is published to it"
+	case amqp.PreconditionFailed:
+		if sizeLimit(err) > 0 {
+			return nil
+		}
+		reason = "the server does not take what is published to it"
+	default:
+		return nil
+	}
+	return &sinks.PlaceError{Place: "exchange " + p.opts.Exchange, Reason: reason, Err: err}
 }
 
 // probe publishes the first of what is pending and returns the channel that it

@@ -144,6 +144,7 @@ func inOrder(t testing.TB, got []amqp.Delivery, want []want) {
 }
 
 func TestPublisherIsCompleteAndInOrder(t *testing.T) {
+	t.Parallel()
 	tp := newTopic(t, nil)
 	p := tp.publisher(t, new(wire), rabbitmq.PublisherOptions{})
 	batches := sinktest.History(mathrand.New(mathrand.NewPCG(1, 2)), 1000)
@@ -239,6 +240,7 @@ func TestPublisherUnderFaults(t *testing.T) {
 }
 
 func TestPublisherWaitsForAFullQueue(t *testing.T) {
+	t.Parallel()
 	tp := newTopic(t, amqp.Table{"x-queue-type": "quorum", "x-max-length": int64(10), "x-overflow": "reject-publish"})
 	p := tp.publisher(t, new(wire), rabbitmq.PublisherOptions{})
 	batches := []*listeners.Batch{sinktest.Transaction(10, 60)}
@@ -268,6 +270,7 @@ func TestPublisherWaitsForAFullQueue(t *testing.T) {
 }
 
 func TestPublisherEndsWithAnEventThatIsTooLarge(t *testing.T) {
+	t.Parallel()
 	tp := newTopic(t, nil)
 	p := tp.publisher(t, new(wire), rabbitmq.PublisherOptions{})
 	small, batch := sinktest.Transaction(10, 3), sinktest.Transaction(20, 1)
@@ -286,6 +289,7 @@ func TestPublisherEndsWithAnEventThatIsTooLarge(t *testing.T) {
 }
 
 func TestPublisherDropsOrWaitsForAQueue(t *testing.T) {
+	t.Parallel()
 	for _, mandatory := range []bool{false, true} {
 		t.Run(fmt.Sprintf("mandatory=%t", mandatory), func(t *testing.T) {
 			tp := newTopic(t, nil)
@@ -331,6 +335,7 @@ func TestPublisherDropsOrWaitsForAQueue(t *testing.T) {
 }
 
 func TestPublisherOpenSaysWhatIsWrong(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	name := "t" + rand.Text()[:8]
 	conn, err := amqp.Dial(s.URL())

@@ -40,7 +40,7 @@ func TestStopAcknowledgesAllThatManyWorkersHaveDone(t *testing.T) {
 	defer cancel()
 	waitUntil(patient, func() bool { return r.wire.ends.Load() > 0 })
 	// What stores the log of all queues stands still for a moment.
-	slow, err := s.Ctl(t.Context(), "eval", `
+	slow, err := s.Eval(t.Context(), `
 		[begin sys:suspend(W), spawn(fun() -> timer:sleep(1000), sys:resume(W) end), W end
 			|| W <- registered(), string:prefix(atom_to_list(W), "ra") =/= nomatch, string:find(atom_to_list(W), "wal") =/= nomatch,
 			string:find(atom_to_list(W), "sup") =:= nomatch].`)

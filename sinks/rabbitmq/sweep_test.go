@@ -19,6 +19,7 @@ import (
 // To look at a dead letter is to take it out of its queue: with a look for each
 // letter, 500 of them would be taken out a quarter of a million times.
 func TestAllDeadLettersAreRetriedInOnePass(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	const letters = 500
 	for i := range letters {
@@ -67,6 +68,7 @@ func TestAllDeadLettersAreRetriedInOnePass(t *testing.T) {
 // What comes before a letter that cannot be put back is put back, and the rest
 // keeps its place.
 func TestRetryAllDeadEndsAtWhatCannotBePutBack(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	for i := range 6 {
 		m := letter(i)
@@ -94,6 +96,7 @@ func TestRetryAllDeadEndsAtWhatCannotBePutBack(t *testing.T) {
 
 // A full queue takes nothing back, and the letters stay.
 func TestRetryAllDeadIntoAFullQueueKeepsTheLetters(t *testing.T) {
+	t.Parallel()
 	s := rabbittest.Server(t)
 	b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{Prefix: prefix(t, s), MaxMessages: 1, ConfirmTimeout: 30 * time.Second})
 	if err != nil {

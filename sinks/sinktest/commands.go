@@ -16,7 +16,13 @@ import (
 )
 
 // Commands runs the suite. Start starts a broker for one test.
-func Commands(t *testing.T, start func(t testing.TB) CommandServer) {
+func Commands(t *testing.T, start func(t testing.TB) CommandServer) { commands(t, start, false) }
+
+// CommandsAtOnce runs the suite with a broker that several tests use at a time: each
+// start has names of its own. Those that restart the broker have it for themselves.
+func CommandsAtOnce(t *testing.T, start func(t testing.TB) CommandServer) { commands(t, start, true) }
+
+func commands(t *testing.T, start func(t testing.TB) CommandServer, atOnce bool) {
 	for _, test := range []struct {
 		name string
 		run  func(*bench)
@@ -47,7 +53,12 @@ func Commands(t *testing.T, start func(t testing.TB) CommandServer) {
 		{"EventsSendTheirCommandOnce", eventsSendOnce},
 		{"OnceInEffectUnderRandomFaults", randomFaults},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(&bench{TB: t, server: start(t)}) })
+		t.Run(test.name, func(t *testing.T) {
+			if atOnce && !slices.Contains([]string{"DelayedOverRestart", "BrokerRestartLosesNothing", "OnceInEffectUnderRandomFaults"}, test.name) {
+				t.Parallel()
+			}
+			test.run(&bench{TB: t, server: start(t)})
+		})
 	}
 }
 

@@ -39,7 +39,12 @@ type GroupClient struct {
 
 // Groups runs the suite of a [sinks.GroupBroker]: what package sinks promises of
 // groups. Start starts a broker for one test.
-func Groups(t *testing.T, start func(t testing.TB) GroupServer) {
+func Groups(t *testing.T, start func(t testing.TB) GroupServer) { groups(t, start, false) }
+
+// GroupsAtOnce runs the suite with tests beside each other: each start starts a broker of its own.
+func GroupsAtOnce(t *testing.T, start func(t testing.TB) GroupServer) { groups(t, start, true) }
+
+func groups(t *testing.T, start func(t testing.TB) GroupServer, atOnce bool) {
 	for _, test := range []struct {
 		name string
 		run  func(*groupBench)
@@ -62,6 +67,9 @@ func Groups(t *testing.T, start func(t testing.TB) GroupServer) {
 		{"PerKeyInOrderWhateverMembersDo", groupRandom},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if atOnce {
+				t.Parallel()
+			}
 			test.run(newGroupBench(t, start(t)))
 		})
 	}

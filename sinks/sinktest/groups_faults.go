@@ -376,6 +376,13 @@ func groupRandom(b *groupBench) {
 	b.Logf("%d events were handled twice", b.tally.doubled())
 }
 
+// GroupMemberKilled kills one of two members while events are stored, and checks that
+// the other one handles everything, each key in order.
+func GroupMemberKilled(t testing.TB, server GroupServer) {
+	t.Helper()
+	groupKilled(newGroupBench(t, server))
+}
+
 // GroupUnderLoad runs two members while events are stored, does some harm in the midst of
 // it, and checks that they have handled everything, each key in order.
 func GroupUnderLoad(t testing.TB, server GroupServer, harm func()) {
