@@ -38,7 +38,7 @@ var beginnings = [...]string{"from-start", "since", "from-seq", "from-lsn", "fro
 
 func (f *replayFrom) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port")
+	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port, with user and password in it where needed")
 	flags.StringVar(&f.database, "database", "", "`name` of the database whose topics are read from Kafka")
 	flags.StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server to read from, a `URL` or several separated by commas")
 	f.nats.add(cmd, natsPrefix)
@@ -132,10 +132,16 @@ type replaySource struct {
 	close    func()
 }
 
-// open finds the firehose. It waits for nothing.
+// open finds the firehose. It waits for nothing but for [openTimeout] for a
+// broker of Kafka.
 func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (*replaySource, error) {
 	if f.source == toNATS {
 		return f.openNATS(ctx, start, opts)
+	}
+	asking, cancel := context.WithTimeoutCause(ctx, openTimeout, fmt.Errorf("no answer within %s", openTimeout))
+	defer cancel()
+	if err := kafka.Ping(asking, f.source); err != nil {
+		return nil, err
 	}
 	opts.Start = start.Start
 	source, err := kafka.NewSource(f.source, f.database, opts)
@@ -164,14 +170,14 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		return nil, err
 	}
 	if start.lsn > 0 {
-		newest, err := newestPosition(ctx, nc, f.nats.domain, info)
+		newest, err := newestPosition(ctx, nc, f.nats.natsPlace, info)
 		if err != nil {
 			return nil, err
 		}
 		start.After = listeners.Position{Epoch: newest.Epoch, Commit: uint64(start.lsn) - 1, Index: math.MaxUint32}
 	}
 	opts.Start = start.Start
-	source, err := jetstream.NewDomainSource(nc, f.nats.domain, info.Config.Name, opts)
+	source, err := f.nats.source(nc, info.Config.Name, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -200,8 +206,8 @@ func (f *replayFrom) find(ctx context.Context, js natsjs.JetStream) (*natsjs.Str
 }
 
 // newestPosition returns the position of a stream's last event.
-func newestPosition(ctx context.Context, nc *nats.Conn, domain string, info *natsjs.StreamInfo) (listeners.Position, error) {
-	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq, Domain: domain}) {
+func newestPosition(ctx context.Context, nc *nats.Conn, at natsPlace, info *natsjs.StreamInfo) (listeners.Position, error) {
+	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq, Domain: at.domain, APIPrefix: at.apiPrefix}) {
 		return m.Position, err
 	}
 	return listeners.Position{}, nil

@@ -52,6 +52,7 @@ const patience = 2 * time.Minute
 //	records TOPIC             prints keys and values of what is committed there
 //	purge SEQUENCE            removes what the stream holds before that
 //	securenats [DOMAIN]       starts a NATS server that wants TLS and an NKEY, see there
+//	importnats                starts a NATS server whose users have JetStream of another account, see there
 //	securekafka               starts a fake Kafka that wants TLS and a user, see there
 //	bucket NAME               prints the keys and values of a bucket there
 //	nobucket NAME             deletes it
@@ -90,6 +91,7 @@ func TestScripts(t *testing.T) {
 			"bucket":    scriptBucket,
 
 			"securenats":  scriptSecureNATS,
+			"importnats":  scriptImportNATS,
 			"securekafka": scriptSecureKafka,
 			"bind":        scriptBind,
 			"take":        scriptTake,

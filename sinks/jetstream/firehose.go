@@ -158,7 +158,11 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		w.opts.Logger.WarnContext(ctx, "the stream's duplicate_window costs the server memory and is of no use here; 100ms is enough",
 			"stream", w.opts.Stream, "duplicate_window", t.window)
 	}
-	w.opts.Logger.InfoContext(ctx, "fast ingest", "stream", w.opts.Stream, "possible", w.ingest.allowed, "when", w.opts.FastIngest, "not", not)
+	attrs := []any{"stream", w.opts.Stream, "possible", w.ingest.allowed, "when", w.opts.FastIngest}
+	if not != "" {
+		attrs = append(attrs, "why_not", not)
+	}
+	w.opts.Logger.InfoContext(ctx, "fast ingest", attrs...)
 	return t.position, nil
 }
 

@@ -138,7 +138,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 		s.txID = w.opts.TransactionalID
 		opts = append(opts, kgo.TransactionalID(s.txID), kgo.TransactionTimeout(w.opts.TransactionTimeout))
 	}
-	if err := w.ping(ctx); err != nil {
+	if err := w.brokers.ping(ctx, w.base()); err != nil {
 		return none, err
 	}
 	// Brokers may be away for long, and hang up as they start or end. Nothing is
@@ -157,23 +157,6 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	w.stop = func() { stop(listeners.ErrClosed) }
 	w.wg.Go(func() { s.run(running) })
 	return none, nil
-}
-
-// ping finds out whether the brokers can be talked to: one that hangs up does not
-// like how it is talked to.
-func (w *writer) ping(ctx context.Context) error {
-	client, err := kgo.NewClient(append(w.base(), kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0))...)
-	if err != nil {
-		return fmt.Errorf("kafka: %w", err)
-	}
-	defer client.Close()
-	if err := client.Ping(ctx); err != nil {
-		return &sinks.UnreachableError{
-			Broker: "Kafka", Servers: w.brokers.seeds, Err: err,
-			Remedy: "check the address, that a broker runs there, and that the security settings (tls, sasl) are those of its listener",
-		}
-	}
-	return nil
 }
 
 // unready makes what brokers answer while they start or elect leaders an
