@@ -18,6 +18,7 @@ import (
 // A killed process cannot drop what it made. A slot that was not looked at may
 // have missed a change to a table, and the next run could not see that.
 func TestKillBeforeANewSlotIsLookedAtLeavesNoSlot(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, seats)
@@ -61,6 +62,7 @@ func TestKillBeforeANewSlotIsLookedAtLeavesNoSlot(t *testing.T) {
 // The slot is the promise that nothing after it is missed, whether the process
 // lived to note it or not.
 func TestKillBeforeANewSlotIsNotedLosesNothing(t *testing.T) {
+	t.Parallel()
 	url, dir := pgtest.Database(t), t.TempDir()
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, seats)
@@ -99,6 +101,7 @@ func TestKillBeforeANewSlotIsNotedLosesNothing(t *testing.T) {
 
 // A run that wants no snapshot leaves no slot of one that was begun before.
 func TestSnapshotThatIsNotWantedAnyMoreLeavesNoSlot(t *testing.T) {
+	t.Parallel()
 	url, dir := pgtest.Database(t), t.TempDir()
 	conn := pgtest.Connect(t, url)
 	makeTables(t, conn, 300, "a", "b")

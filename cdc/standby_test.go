@@ -72,6 +72,7 @@ func promote(t *testing.T, primary, standby *pgserver.Server) {
 // A history that left the old one after everything that was read is gone on
 // with as far as the slot is concerned; one that left it before is another.
 func TestForkedTimelineIsNotResumed(t *testing.T) {
+	t.Parallel()
 	for _, behind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("standby behind %t", behind), func(t *testing.T) {
 			primary := pgtest.Own(t, nil)
@@ -137,6 +138,7 @@ func TestForkedTimelineIsNotResumed(t *testing.T) {
 // With a failover slot the source goes on at the promoted standby: no gap, no
 // twin, no snapshot.
 func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
+	t.Parallel()
 	primary := pgtest.Own(t, nil)
 	needVersion(t, primary, 17, "failover slots")
 	follower := standby(t, primary, nil)
@@ -189,6 +191,7 @@ func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
 }
 
 func TestFailoverNeedsAServerThatCan(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, nil)
 	if srv.Version() >= 17 {
 		t.Skipf("needs a server before 17, has %d", srv.Version())
@@ -204,6 +207,7 @@ func TestFailoverNeedsAServerThatCan(t *testing.T) {
 // A standby is read like a primary: its snapshot and its changes add up to the
 // table while the primary is written to.
 func TestStandbyIsReadLikeAPrimary(t *testing.T) {
+	t.Parallel()
 	primary := pgtest.Own(t, nil)
 	needVersion(t, primary, 16, "decoding on a standby")
 	follower := standby(t, primary, nil)

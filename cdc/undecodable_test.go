@@ -31,6 +31,7 @@ func cutInserts(t *testing.T, conn *pgx.Conn) {
 // The option holds for what a connection does not stream, too: a backlog, and the
 // changes of the tables that a resumed snapshot has already.
 func TestUndecodableOptionHoldsWhereverChangesAreRead(t *testing.T) {
+	t.Parallel()
 	ways := map[string]func(t *testing.T, url, dir string) (l *storedRows, opts cdc.Options){
 		"what an interrupted snapshot kept": func(t *testing.T, url, dir string) (*storedRows, cdc.Options) {
 			t.Helper()

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -104,10 +105,16 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[testKey{}] = env.T()
+			env.Setenv("GORACE", raceOptions())
 			return nil
 		},
 	})
 }
+
+// raceOptions are those of the race detector in the programs that a test runs: it
+// has each sleep for a second before it exits, in case that other goroutines still
+// find something. Rowcall waits for its own before.
+func raceOptions() string { return cmp.Or(os.Getenv("GORACE"), "atexit_sleep_ms=10") }
 
 type testKey struct{}
 
