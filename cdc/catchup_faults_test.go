@@ -488,10 +488,8 @@ func TestCatchUpNeedsNoMoreThanReplication(t *testing.T) {
 // A slot for a failover must not be read ahead of the standbys that take over.
 func TestCatchUpDoesNotOvertakeStandbys(t *testing.T) {
 	t.Parallel()
+	pgtest.RequireVersion(t, 17, "failover slots")
 	srv := pgtest.Own(t, nil)
-	if srv.Version() < 17 {
-		t.Skipf("failover slots came with PostgreSQL 17; this is %d", srv.Version())
-	}
 	url := srv.URL("postgres")
 	conn := backlog(t, url, 1)
 	exec(t, conn, "SELECT pg_create_physical_replication_slot('standby')",

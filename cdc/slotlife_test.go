@@ -21,8 +21,8 @@ func TestAForkDuringTheSnapshotIsNoticed(t *testing.T) {
 	t.Parallel()
 	for name, dir := range map[string]string{"temporary": "", "kept": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
+			pgtest.RequireVersion(t, 15, "a base backup by SQL")
 			primary := pgtest.Own(t, nil)
-			needVersion(t, primary, 15, "a base backup by SQL")
 			follower := standby(t, primary, nil)
 			url := primary.URL("postgres")
 			conn := pgtest.Connect(t, url)

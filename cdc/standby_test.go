@@ -37,13 +37,6 @@ func standby(t *testing.T, primary *pgserver.Server, settings map[string]string)
 	return s
 }
 
-func needVersion(t *testing.T, s *pgserver.Server, version int, why string) {
-	t.Helper()
-	if s.Version() < version {
-		t.Skipf("needs Postgres %d, has %d: %s", version, s.Version(), why)
-	}
-}
-
 // inStep waits until the standby has replayed what the primary has written.
 func inStep(t *testing.T, primary, standby string) {
 	t.Helper()
@@ -75,8 +68,8 @@ func TestForkedTimelineIsNotResumed(t *testing.T) {
 	t.Parallel()
 	for _, behind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("standby behind %t", behind), func(t *testing.T) {
+			pgtest.RequireVersion(t, 15, "pg_backup_start")
 			primary := pgtest.Own(t, nil)
-			needVersion(t, primary, 15, "pg_backup_start")
 			follower := standby(t, primary, nil)
 			url := primary.URL("postgres")
 			opts := cdc.Options{StateDir: t.TempDir()}
@@ -139,8 +132,8 @@ func TestForkedTimelineIsNotResumed(t *testing.T) {
 // twin, no snapshot.
 func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
 	t.Parallel()
+	pgtest.RequireVersion(t, 17, "failover slots")
 	primary := pgtest.Own(t, nil)
-	needVersion(t, primary, 17, "failover slots")
 	follower := standby(t, primary, nil)
 	url := primary.URL("postgres")
 	pgtest.Exec(t, url, seats, "INSERT INTO seats VALUES (0)", "ALTER SYSTEM SET synchronized_standby_slots = 'standby'", "SELECT pg_reload_conf()")
@@ -208,8 +201,8 @@ func TestFailoverNeedsAServerThatCan(t *testing.T) {
 // table while the primary is written to.
 func TestStandbyIsReadLikeAPrimary(t *testing.T) {
 	t.Parallel()
+	pgtest.RequireVersion(t, 16, "decoding on a standby")
 	primary := pgtest.Own(t, nil)
-	needVersion(t, primary, 16, "decoding on a standby")
 	follower := standby(t, primary, nil)
 	there, here := primary.URL("postgres"), follower.URL("postgres")
 	conn := pgtest.Connect(t, there)

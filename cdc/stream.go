@@ -36,7 +36,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 		return false, err
 	}
 	options := s.c.streamOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed)
-	w, err := hijack(conn)
+	w, err := hijack(ctx, conn)
 	if err != nil {
 		return false, err
 	}
