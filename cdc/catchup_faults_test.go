@@ -117,6 +117,7 @@ func reading(t testing.TB, conn *pgx.Conn) {
 // Rows go on to be committed while the backlog is drained, and over the switch
 // to streaming.
 func TestCatchUpAndStreamingMeetWithoutGapOrTwin(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY, price int)")
@@ -166,6 +167,7 @@ func TestCatchUpAndStreamingMeetWithoutGapOrTwin(t *testing.T) {
 
 // What is not stored is not confirmed, however far the copy was read.
 func TestCatchUpConfirmsOnlyWhatIsStored(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := backlog(t, url, 120, "careful")
 	release := make(chan struct{})
@@ -220,6 +222,7 @@ func TestCatchUpConfirmsOnlyWhatIsStored(t *testing.T) {
 
 // Sessions die while the copy is read: the process sees each event once.
 func TestCatchUpSurvivesItsConnections(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := backlog(t, url, 200, "cut")
 	var gate atomic.Pointer[chan struct{}]
@@ -257,6 +260,7 @@ func TestCatchUpSurvivesItsConnections(t *testing.T) {
 }
 
 func TestCatchUpSurvivesServerRestarts(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, nil)
 	url := srv.URL("postgres")
 	backlog(t, url, 130, "restarted")
@@ -276,6 +280,7 @@ func TestCatchUpSurvivesServerRestarts(t *testing.T) {
 // A run that ends in the middle is followed by one that goes on: with what was
 // not stored, and nothing that was.
 func TestCatchUpGoesOnInTheNextRun(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	backlog(t, url, 130, "next_run")
 	broken := errors.New("out of paper")
@@ -303,6 +308,7 @@ func TestCatchUpGoesOnInTheNextRun(t *testing.T) {
 // A transaction with more changes than a call asks for comes whole, in parts,
 // through a feed that holds little of it.
 func TestCatchUpOfATransactionLargerThanACall(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := backlog(t, url, 1, "large")
 	exec(t, conn, "INSERT INTO seats SELECT i, md5(i::text) FROM generate_series(1001, 150000) i")
@@ -430,6 +436,7 @@ func TestCatchUpOfAnotherSource(t *testing.T) {
 
 // Where SQL is refused, or not worth it, the backlog is streamed.
 func TestBacklogIsStreamedWithoutCatchUp(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_replication_slots": "1", "temp_file_limit": "10MB"})
 	url := srv.URL("postgres")
 	conn := backlog(t, url, 30, "only")
@@ -459,6 +466,7 @@ func TestBacklogIsStreamedWithoutCatchUp(t *testing.T) {
 
 // A role that owns nothing and may replicate is enough.
 func TestCatchUpNeedsNoMoreThanReplication(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, nil)
 	conn := backlog(t, srv.URL("postgres"), 20, "least")
 	exec(t, conn, "CREATE ROLE reader LOGIN REPLICATION")
@@ -479,10 +487,9 @@ func TestCatchUpNeedsNoMoreThanReplication(t *testing.T) {
 
 // A slot for a failover must not be read ahead of the standbys that take over.
 func TestCatchUpDoesNotOvertakeStandbys(t *testing.T) {
+	t.Parallel()
+	pgtest.RequireVersion(t, 17, "failover slots")
 	srv := pgtest.Own(t, nil)
-	if srv.Version() < 17 {
-		t.Skipf("failover slots came with PostgreSQL 17; this is %d", srv.Version())
-	}
 	url := srv.URL("postgres")
 	conn := backlog(t, url, 1)
 	exec(t, conn, "SELECT pg_create_physical_replication_slot('standby')",

@@ -69,6 +69,7 @@ func slotOptions(t testing.TB, slot string, catchUp int64, log *logBuffer) *cdc.
 // A backlog that is drained by SQL brings what streaming brings: the same
 // events at the same positions in the same batches.
 func TestCatchUpBringsWhatStreamingBrings(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn,

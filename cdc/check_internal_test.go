@@ -103,9 +103,14 @@ func TestFindings(t *testing.T) {
 					" SELECT slot_name, active, wal_status FROM pg_replication_slots",
 			},
 		},
-		"one slot without a snapshot": {
+		"two slots without a snapshot": {
 			spoil: func(inv *inventory) { inv.slot, inv.usedSlots = nil, 9 },
 			opts:  Options{Snapshot: SnapshotNever},
+			want: &Finding{
+				Check: "slots", Level: Fatal, Text: "9 of 10 max_replication_slots are in use, and the run needs 2 more",
+				Remedy: "set max_replication_slots to at least 11 and restart the server, or drop one that nobody reads:" +
+					" SELECT slot_name, active, wal_status FROM pg_replication_slots",
+			},
 		},
 		"none for a slot that is there": {
 			spoil: func(inv *inventory) { inv.usedSlots = 10 },

@@ -117,8 +117,8 @@ func (inv *inventory) privilegeFinding() Finding {
 	return f
 }
 
-// capacityFindings counts what a run still needs. A snapshot holds a temporary
-// slot next to the permanent one.
+// capacityFindings counts what a run still needs. A new slot is a temporary one
+// first, until a snapshot is stored or the slot has been looked at.
 func (inv *inventory) capacityFindings(c *config) []Finding {
 	slots, senders := 0, 1
 	switch {
@@ -128,10 +128,8 @@ func (inv *inventory) capacityFindings(c *config) []Finding {
 		if inv.slot.active {
 			senders = 0 // its holder's, which ends first
 		}
-	case c.Snapshot == SnapshotInitial:
-		slots = 2
 	default:
-		slots = 1
+		slots = 2
 	}
 	return []Finding{
 		capacity("slots", "max_replication_slots", inv.maxSlots, inv.usedSlots, slots,

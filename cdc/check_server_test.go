@@ -19,6 +19,7 @@ import (
 // TestCheckServerSettings needs clusters of its own, and changes one of them
 // into a standby at the end.
 func TestCheckServerSettings(t *testing.T) {
+	t.Parallel()
 	s := pgtest.Own(t, map[string]string{
 		"wal_level": "replica", "max_replication_slots": "2", "max_wal_senders": "1", "max_slot_wal_keep_size": "1GB",
 	})
@@ -112,6 +113,7 @@ var ignoreAddress = cmp.Transformer("withoutAddress", func(f cdc.Finding) string
 // TestCheckConnection expects one fatal finding with a remedy, and the password
 // nowhere.
 func TestCheckConnection(t *testing.T) {
+	t.Parallel()
 	s := pgtest.Own(t, nil)
 	hba := filepath.Join(s.Dir(), "data", "pg_hba.conf")
 	lines, err := os.ReadFile(hba)

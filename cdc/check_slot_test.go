@@ -72,6 +72,7 @@ func TestCheckSlotOfAnotherDatabase(t *testing.T) {
 
 // TestCheckLostSlot lets the server remove WAL that a slot still needs.
 func TestCheckLostSlot(t *testing.T) {
+	t.Parallel()
 	s := pgtest.Own(t, map[string]string{"max_slot_wal_keep_size": "1MB"})
 	u := s.URL("postgres")
 	pgtest.Exec(t, u, seats, `CREATE PUBLICATION s FOR ALL TABLES`, `SELECT pg_create_logical_replication_slot('s', 'pgoutput')`)

@@ -110,6 +110,7 @@ const seats = `CREATE TABLE seats (id int PRIMARY KEY, price numeric)`
 // TestCheckRules compares all warnings and fatal findings of a database, then
 // does what the remedy says and expects that nothing fatal is left.
 func TestCheckRules(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		setup  []string
 		role   bool // connect as {role} rather than as a superuser

@@ -1,6 +1,7 @@
 package cdc_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -107,6 +108,7 @@ func TestChildOfTheKillTest(t *testing.T) {
 // effects has each effect once; who leaves it to a store has it at least once,
 // and after an orderly end once.
 func TestEffectsSurviveKills(t *testing.T) {
+	t.Parallel()
 	for _, mode := range []string{"atomic", "named"} {
 		t.Run(mode, func(t *testing.T) {
 			url := pgtest.Database(t)
@@ -135,7 +137,7 @@ func TestEffectsSurviveKills(t *testing.T) {
 			for round := range rounds {
 				last := round == rounds-1
 				cmd := osexec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestChildOfTheKillTest$")
-				cmd.Env = append(os.Environ(), childURL+"="+url, childDir+"="+dir, childMode+"="+mode)
+				cmd.Env = append(os.Environ(), childURL+"="+url, childDir+"="+dir, childMode+"="+mode, "GORACE="+cmp.Or(os.Getenv("GORACE"), "atexit_sleep_ms=10")) // instead of a second
 				out, err := os.Create(filepath.Join(dir, fmt.Sprint("child", round)))
 				if err != nil {
 					t.Fatal(err)

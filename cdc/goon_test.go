@@ -37,6 +37,7 @@ func course(rec *listenertest.Recorder) string {
 // The slot has moved over what others write, and over the last transaction's
 // end: its position alone does not tell that nothing is missing.
 func TestFromAPositionAcrossRestarts(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)", "CREATE TABLE other (id serial PRIMARY KEY)")
@@ -71,6 +72,7 @@ func TestFromAPositionAcrossRestarts(t *testing.T) {
 }
 
 func TestFromAPositionThatIsGone(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
@@ -135,6 +137,7 @@ func TestFromAPositionThatIsGone(t *testing.T) {
 
 // Without a state it cannot be known what the slot has passed.
 func TestFromAPositionNeedsAStateDir(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
@@ -160,6 +163,7 @@ func TestFromAPositionNeedsAStateDir(t *testing.T) {
 }
 
 func TestListenerThatWasAwayDuringARunGoesOn(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")
@@ -188,6 +192,7 @@ func TestListenerThatWasAwayDuringARunGoesOn(t *testing.T) {
 // After an orderly end, a name hears nothing again and misses nothing. The slot
 // is never ahead of what is stored under it.
 func TestNameGoesOnAcrossRuns(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")

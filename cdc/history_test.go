@@ -28,6 +28,7 @@ import (
 // ROWCALL_SEED repeats the decisions of a run, though not its timing.
 // ROWCALL_SOAK, a duration, goes on with fresh seeds for that long.
 func TestRandomHistory(t *testing.T) {
+	t.Parallel()
 	seed := uint64(time.Now().UnixNano()) & 0xffffffff
 	if text := os.Getenv("ROWCALL_SEED"); text != "" {
 		var err error

@@ -16,6 +16,7 @@ import (
 // databases write, and checkpoints carry the WAL that it keeps. The cluster
 // is the test's own, since on a shared one other tests' WAL would do the same.
 func TestIdleSlotAdvancesWhileAnotherDatabaseWrites(t *testing.T) {
+	t.Parallel()
 	s := pgtest.Own(t, nil)
 	conn := pgtest.Connect(t, s.URL("postgres"))
 	exec(t, conn, "CREATE DATABASE idle", "CREATE TABLE busy (id serial PRIMARY KEY)")

@@ -61,6 +61,9 @@ func (c *config) ownKeeper() string {
 func (s *Source) settleSnapshot(ctx context.Context, conn *pgx.Conn, inv *inventory, snapshot bool) (resumed bool, err error) {
 	switch {
 	case !s.keepsSnapshot():
+		if s.c.Snapshot == SnapshotNever && s.state.get().Snapshot != nil {
+			return false, s.dropKeeper(ctx, conn, "no snapshot is wanted any more")
+		}
 		return false, nil
 	case inv.slot != nil:
 		return false, s.dropKeeper(ctx, conn, "the snapshot is complete")

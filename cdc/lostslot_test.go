@@ -69,6 +69,7 @@ func wantAscending(t *testing.T, recs ...*listenertest.Recorder) {
 // What happens to a slot while its source does not run is noticed with a state
 // directory, and either refused or answered with a snapshot.
 func TestSlotThatChangedBetweenRunsIsNotResumed(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct{ sql, want string }{
 		"dropped":       {"SELECT pg_drop_replication_slot('%[1]s')", "it does not exist any more"},
 		"recreated":     {"SELECT pg_drop_replication_slot('%[1]s'); SELECT pg_create_logical_replication_slot('%[1]s', 'pgoutput')", "it was recreated, or somebody else read it"},
@@ -109,6 +110,7 @@ func TestSlotThatChangedBetweenRunsIsNotResumed(t *testing.T) {
 }
 
 func TestSlotThatChangesInMidRunBeginsAgain(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, seats)
@@ -176,6 +178,7 @@ func overrun(t *testing.T, url string) {
 }
 
 func TestInvalidatedSlotIsNotResumed(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_slot_wal_keep_size": "1MB"})
 	url := srv.URL("postgres")
 	pgtest.Exec(t, url, seats)
@@ -379,6 +382,7 @@ func TestStatsTellTheAgeOfTheLastEvent(t *testing.T) {
 
 // Positions of another cluster are of another epoch, and never smaller.
 func TestAnotherClusterIsNotResumed(t *testing.T) {
+	t.Parallel()
 	old := pgtest.Own(t, nil).URL("postgres")
 	opts := cdc.Options{StateDir: t.TempDir()}
 	pgtest.Exec(t, old, seats, "INSERT INTO seats VALUES (1)")

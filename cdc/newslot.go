@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
@@ -78,6 +79,33 @@ func (s *Source) createSoundSlot(ctx context.Context, repl *pgconn.PgConn, slot 
 			return made, err
 		}
 	}
+}
+
+// makeSlot makes the slot of a source that takes no snapshot, and returns where
+// it begins. A process that dies on the way leaves no slot that was not looked
+// at, which the next run could not tell from one that is as it should be: what
+// becomes the source's slot is a temporary one until then.
+func (s *Source) makeSlot(ctx context.Context, conn *pgx.Conn, repl *pgconn.PgConn) (at string, err error) {
+	name := temporarySlot(s.c.Slot, "_new", repl.PID())
+	slot, err := s.createSoundSlot(ctx, repl, name, pglogrepl.CreateReplicationSlotOptions{Temporary: true, SnapshotAction: "NOEXPORT_SNAPSHOT"})
+	if err == nil {
+		_, err = conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2, false)", name, s.c.Slot)
+	}
+	if err != nil {
+		return "", fmt.Errorf("create slot %q: %w", s.c.Slot, err)
+	}
+	s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
+	if err := pglogrepl.DropReplicationSlot(ctx, repl, name, pglogrepl.DropReplicationSlotOptions{}); err != nil {
+		s.c.Logger.DebugContext(ctx, "dropping the temporary slot, which goes with its connection", "slot", name, "error", err)
+	}
+	return slot.ConsistentPoint, nil
+}
+
+// temporarySlot names a slot that lives as long as the connection with that
+// process of the server.
+func temporarySlot(slot, suffix string, pid uint32) string {
+	suffix += strconv.FormatUint(uint64(pid), 10)
+	return slot[:min(len(slot), 63-len(suffix))] + suffix
 }
 
 // nextTransaction returns the id of the next transaction that begins.

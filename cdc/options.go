@@ -67,7 +67,8 @@ type Options struct {
 	// Default 8 MiB.
 	MaxSpoolBytes int
 	// SpoolDir is where those files are; they go with the process. They may
-	// become as large as all transactions in progress. Default [os.TempDir].
+	// become as large as all transactions in progress. It has to exist, and [New]
+	// looks whether files can be made there. Default [os.TempDir].
 	SpoolDir string
 	// TwoPhase has the server send a transaction when it is prepared (PREPARE
 	// TRANSACTION) rather than when it commits, which takes load off COMMIT
@@ -226,6 +227,9 @@ func newConfig(databaseURL string, opts *Options) (*config, error) {
 		}
 	default:
 		faults = append(faults, fmt.Errorf("undecodable %q: want stop or park", c.Undecodable))
+	}
+	if err := c.checkSpoolDir(); err != nil {
+		faults = append(faults, err)
 	}
 	faults = append(faults, c.slotPolicies()...)
 	if c.MaxRetainedWAL < 0 {

@@ -91,6 +91,7 @@ func TestOutboxJoins(t *testing.T) {
 }
 
 func TestOutboxIsCheckedBeforeAnythingIsCreated(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		outbox cdc.Outbox
 		tables []string

@@ -35,6 +35,18 @@ type Parked struct {
 	Message string    `json:"message"` // in hexadecimal digits
 }
 
+// parkUndecodable returns what a decoder does with a message that it cannot
+// read, nil to stop there.
+func (s *Source) parkUndecodable() func(msg []byte, cause *DecodeError) error {
+	if s.c.Undecodable != UndecodablePark {
+		return nil
+	}
+	return func(msg []byte, cause *DecodeError) error {
+		s.c.Logger.Error("a message cannot be read; it is parked", "slot", s.c.Slot, "state_dir", s.c.StateDir, "error", cause)
+		return s.c.park(msg, cause)
+	}
+}
+
 // park stores a message before the next one is looked at, so that nothing
 // behind it can be confirmed before.
 func (c *config) park(msg []byte, cause *DecodeError) (err error) {

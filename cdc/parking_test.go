@@ -14,6 +14,7 @@ import (
 )
 
 func TestParkedBatchHoldsTheSlot(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY)")

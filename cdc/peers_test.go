@@ -118,6 +118,7 @@ func TestAStopBetweenAdjacentCommitsLosesNothing(t *testing.T) {
 
 // All rows that a COPY puts into a page have one LSN.
 func TestACrashInTheMiddleOfACOPYLosesNothing(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"logical_decoding_work_mem": "64kB"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
@@ -151,6 +152,7 @@ func TestACrashInTheMiddleOfACOPYLosesNothing(t *testing.T) {
 }
 
 func TestSavepointsOfALargeTransaction(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"logical_decoding_work_mem": "64kB"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
@@ -196,6 +198,7 @@ func TestSavepointsOfALargeTransaction(t *testing.T) {
 // A transaction that outgrew the server's memory before it was rolled back
 // leaves nothing, and no message that ends the source.
 func TestALargeTransactionThatIsRolledBack(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"logical_decoding_work_mem": "64kB"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)

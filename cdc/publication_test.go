@@ -75,6 +75,7 @@ const shop = `
 	CREATE TABLE days_1 PARTITION OF days FOR VALUES FROM (0) TO (9)`
 
 func TestAlterPublication(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		setup     string // after the shop; the publication is p
 		add       []string
@@ -161,6 +162,7 @@ func TestAlterPublication(t *testing.T) {
 }
 
 func TestAlterPublicationRefusals(t *testing.T) {
+	t.Parallel()
 	b := newBench(t)
 	b.exec(t, shop, `CREATE PUBLICATION p FOR TABLE seats, days WITH (publish_via_partition_root)`, `CREATE PUBLICATION every FOR ALL TABLES`,
 		`CREATE PUBLICATION mine FOR TABLE trips; ALTER PUBLICATION mine OWNER TO {role}`)

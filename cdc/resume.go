@@ -240,7 +240,7 @@ func (s *Source) decodeKept(ctx context.Context, conn *pgx.Conn, kept *keptSnaps
 		_, done := kept.Done[schema+"."+table]
 		return done
 	}, catalog, nil)
-	d.messages.prefixes, d.outboxes = s.c.prefixes, s.c.outboxes
+	d.messages.prefixes, d.outboxes, d.park = s.c.prefixes, s.c.outboxes, s.parkUndecodable()
 	rows, err := conn.Query(ctx, `
 		SELECT (lsn - '0/0')::bigint, data FROM pg_logical_slot_peek_binary_changes($1, $2::text::pg_lsn, NULL,
 			'proto_version', '1', 'publication_names', $3, 'messages', 'true')`, kept.Slot, to.String(), quote(s.c.Publication))

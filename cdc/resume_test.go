@@ -164,6 +164,7 @@ func TestRunEndsWhenASnapshotCannotBeStored(t *testing.T) {
 // Connections are cut at random while writers go on: one process sees each
 // event once, in order.
 func TestReconnectsWithoutGapOrTwin(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY, note text)")
@@ -183,6 +184,7 @@ func TestReconnectsWithoutGapOrTwin(t *testing.T) {
 }
 
 func TestServerRestartLosesNothing(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, nil)
 	url := srv.URL("postgres")
 	exec(t, pgtest.Connect(t, url), "CREATE TABLE seats (id serial PRIMARY KEY)")
@@ -238,6 +240,7 @@ func TestLargeTransactionArrivesInParts(t *testing.T) {
 // A listener that hangs for longer than the server waits for a sign of life
 // costs neither the connection nor an event.
 func TestStalledListenerKeepsTheConnection(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"wal_sender_timeout": "5s"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
@@ -328,6 +331,7 @@ func TestDroppedSlotIsRecognised(t *testing.T) {
 // Several subscriptions ask for the current state at different times, while
 // writers write: each one's folded events equal the table.
 func TestCurrentJoinsWithoutGapOrTwin(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id int PRIMARY KEY, price int)", "INSERT INTO seats SELECT i, 0 FROM generate_series(1, 500) i")

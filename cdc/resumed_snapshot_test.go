@@ -92,6 +92,7 @@ func wantComplete(t testing.TB, dir string, src *running, conn *pgx.Conn) {
 }
 
 func TestSnapshotGoesOnAfterACrash(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	makeTables(t, conn, 500, "a", "b", "c", "d")
@@ -148,6 +149,7 @@ func TestSnapshotGoesOnAfterACrash(t *testing.T) {
 
 // Lost connections are like a crash, but the subscriptions go on.
 func TestSnapshotGoesOnAfterLostConnections(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	makeTables(t, conn, 500, "a", "b")
@@ -184,6 +186,7 @@ func TestSnapshotGoesOnAfterLostConnections(t *testing.T) {
 
 // What is left of a snapshot does not take the slots that its end needs.
 func TestSnapshotGoesOnWithTwoSlots(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_replication_slots": "2"})
 	url, dir := srv.URL("postgres"), t.TempDir()
 	conn := pgtest.Connect(t, url)
@@ -209,6 +212,7 @@ func TestSnapshotGoesOnWithTwoSlots(t *testing.T) {
 
 // A crash may come at each step; the next run finds what is of use.
 func TestLeftoversOfASnapshotAreRecognised(t *testing.T) {
+	t.Parallel()
 	// interrupt leaves a snapshot with table a done.
 	interrupt := func(t *testing.T) (url, dir string, conn *pgx.Conn, l *storedRows, slot, keeper string) {
 		t.Helper()
@@ -309,6 +313,7 @@ func TestLeftoversOfASnapshotAreRecognised(t *testing.T) {
 // Runs end and connections break at random moments of one snapshot, while
 // writers go on.
 func TestSnapshotSurvivesRandomCrashes(t *testing.T) {
+	t.Parallel()
 	seed := rand.Uint64()
 	if s, err := strconv.ParseUint(os.Getenv("ROWCALL_SEED"), 10, 64); err == nil {
 		seed = s

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 )
 
@@ -95,17 +94,15 @@ func (s *Source) setUp(ctx context.Context, conn *pgx.Conn) (inv *inventory, sna
 			return nil, false, err
 		}
 	case s.c.Snapshot == SnapshotNever:
-		slot, err := s.createSoundSlot(ctx, repl, s.c.Slot, pglogrepl.CreateReplicationSlotOptions{SnapshotAction: "NOEXPORT_SNAPSHOT"})
+		at, err := s.makeSlot(ctx, conn, repl)
 		if err != nil {
-			err = fmt.Errorf("create slot %q: %w", s.c.Slot, err)
 			if created {
 				_, dropErr := conn.Exec(context.WithoutCancel(ctx), "DROP PUBLICATION "+quote(s.c.Publication))
 				err = errors.Join(err, dropErr)
 			}
 			return nil, false, err
 		}
-		s.c.Logger.InfoContext(ctx, "created slot", "slot", s.c.Slot, "at", slot.ConsistentPoint)
-		if err := s.made(ctx, repl, id, slot.ConsistentPoint); err != nil {
+		if err := s.made(ctx, repl, id, at); err != nil {
 			return nil, false, err
 		}
 	}

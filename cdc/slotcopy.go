@@ -61,7 +61,7 @@ func (s *Source) copySlot(ctx context.Context) (*slotCopy, error) {
 		_, err = conn.Exec(ctx, "SELECT pg_copy_logical_replication_slot($1, $2, true)", s.c.Slot, q.name)
 	}
 	if err == nil {
-		q.w, err = hijack(conn.PgConn())
+		q.w, err = hijack(ctx, conn.PgConn())
 	}
 	if err != nil {
 		hangUp(ctx, conn.PgConn())

@@ -18,10 +18,11 @@ import (
 // The primary is lost in the middle of a snapshot, and its successor lacks what
 // was read already: positions must not go back.
 func TestAForkDuringTheSnapshotIsNoticed(t *testing.T) {
+	t.Parallel()
 	for name, dir := range map[string]string{"temporary": "", "kept": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
+			pgtest.RequireVersion(t, 15, "a base backup by SQL")
 			primary := pgtest.Own(t, nil)
-			needVersion(t, primary, 15, "a base backup by SQL")
 			follower := standby(t, primary, nil)
 			url := primary.URL("postgres")
 			conn := pgtest.Connect(t, url)
@@ -58,6 +59,7 @@ func TestAForkDuringTheSnapshotIsNoticed(t *testing.T) {
 // A snapshot that goes on needs no more slots than there are while others wait
 // for one.
 func TestAResumedSnapshotLeavesASlotForOthers(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_replication_slots": "2"})
 	url, dir := srv.URL("postgres"), t.TempDir()
 	conn := pgtest.Connect(t, url)
@@ -111,6 +113,7 @@ func TestASnapshotWhosePublicationIsGoneBeginsAgain(t *testing.T) {
 
 // The last table is noted as well: what fails after it does not read it again.
 func TestAStoredTableIsNotReadAgainWhenTheEndFails(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_replication_slots": "2"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
@@ -140,6 +143,7 @@ func TestAStoredTableIsNotReadAgainWhenTheEndFails(t *testing.T) {
 
 // A state that cannot be stored keeps the slot from moving, not the events.
 func TestCatchUpGoesOnWithoutItsState(t *testing.T) {
+	t.Parallel()
 	url, dir := pgtest.Database(t), t.TempDir()+"/state"
 	conn := pgtest.Connect(t, url)
 	makeTables(t, conn, 10, "a")
@@ -199,6 +203,7 @@ func TestAStopBeforeATableIsStoredLeavesNoSlot(t *testing.T) {
 // What changed while there was no publication is nowhere. Postgres before 18
 // says so with an error, later ones with a warning that is easily missed.
 func TestAPublicationThatWasGoneIsNoticed(t *testing.T) {
+	t.Parallel()
 	for name, catchUp := range map[string]int64{"streaming": -1, "catching up": 1} {
 		t.Run(name, func(t *testing.T) {
 			url := pgtest.Database(t)

@@ -73,6 +73,7 @@ func TestSlotsTellsWhatEachKeeps(t *testing.T) {
 }
 
 func TestSlotsOfALostSlot(t *testing.T) {
+	t.Parallel()
 	s := pgtest.Own(t, map[string]string{"max_slot_wal_keep_size": "1MB"})
 	u := s.URL("postgres")
 	if slots, err := cdc.Slots(t.Context(), u); err != nil || len(slots) != 0 {

@@ -55,8 +55,7 @@ func (s *Source) export(ctx context.Context, use slotUse) (*exported, error) {
 	}
 	e := &exported{conn: conn, server: id, slot: keeperSlot(s.c.Slot)}
 	if use != keeping {
-		suffix := "_snap" + strconv.FormatUint(uint64(conn.PID()), 10)
-		e.slot = s.c.Slot[:min(len(s.c.Slot), 63-len(suffix))] + suffix
+		e.slot = temporarySlot(s.c.Slot, "_snap", conn.PID())
 	}
 	create := s.createSlot
 	if use != passing {

@@ -80,6 +80,7 @@ func version(t testing.TB, conn *pgx.Conn) int {
 }
 
 func TestSnapshotIsTheTable(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn,

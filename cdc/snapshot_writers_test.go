@@ -14,6 +14,7 @@ import (
 
 // Rows move, vanish and appear while workers read the pages that they are on.
 func TestSnapshotAndWritersFoldToTheTable(t *testing.T) {
+	t.Parallel()
 	for _, workers := range []int{1, 4} {
 		t.Run(fmt.Sprint(workers, " workers"), func(t *testing.T) {
 			seed := rand.Uint64()
@@ -85,6 +86,7 @@ func TestATableThatIsReadIsNotRewritten(t *testing.T) {
 // A commit that waits for a synchronous standby is in the log and not visible
 // yet. It arrives once: read, or as a change.
 func TestSnapshotDuringACommitThatWaitsForAStandby(t *testing.T) {
+	t.Parallel()
 	for name, dir := range map[string]string{"temporary": "", "kept": t.TempDir()} {
 		t.Run(name, func(t *testing.T) {
 			srv := pgtest.Own(t, nil)

@@ -39,7 +39,7 @@ func (s *Source) readTables(
 		parts[i] = tables[i].chunks(s.c.chunkPages)
 		workers = max(workers, min(s.c.SnapshotWorkers, len(parts[i])))
 	}
-	first, err := newSnapshotWorker(conn.PgConn())
+	first, err := newSnapshotWorker(ctx, conn.PgConn())
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (s *Source) snapshotWorker(ctx context.Context, e *exported, i int, first *
 			}
 			return err
 		}
-		if worker, err = newSnapshotWorker(conn.PgConn()); err != nil {
+		if worker, err = newSnapshotWorker(ctx, conn.PgConn()); err != nil {
 			return err
 		}
 	}

@@ -32,8 +32,8 @@ type snapshotWorker struct {
 }
 
 // newSnapshotWorker takes the connection over from the driver.
-func newSnapshotWorker(conn *pgconn.PgConn) (*snapshotWorker, error) {
-	w, err := hijack(conn)
+func newSnapshotWorker(ctx context.Context, conn *pgconn.PgConn) (*snapshotWorker, error) {
+	w, err := hijack(ctx, conn)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,10 @@
 package cdc
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+	"os"
+)
 
 // spools are those of one connection. Their memory is bounded together: beyond
 // max, each that grows goes to disk.
@@ -21,6 +25,22 @@ const (
 // defaultSpoolBytes is small beside what the server keeps before it streams a
 // transaction at all (logical_decoding_work_mem, 64 MB by default).
 const defaultSpoolBytes = 8 << 20
+
+// checkSpoolDir finds out whether a file can be made where large transactions will be
+// kept, which is else found out when the first one comes.
+func (c *config) checkSpoolDir() error {
+	if c.SpoolDir == "" || c.Streaming == StreamingOff {
+		return nil
+	}
+	file, err := os.CreateTemp(c.SpoolDir, "rowcall-spool-*")
+	if err == nil {
+		err = errors.Join(file.Close(), os.Remove(file.Name()))
+	}
+	if err != nil {
+		return fmt.Errorf("spool dir (--spool-dir) %s, for large transactions in progress: %w; make the directory, let this user write there, or choose another", c.SpoolDir, err)
+	}
+	return nil
+}
 
 func newSpools(c *config) *spools {
 	return &spools{dir: c.SpoolDir, max: c.MaxSpoolBytes, open: make(map[uint32]*spool)}

@@ -37,13 +37,6 @@ func standby(t *testing.T, primary *pgserver.Server, settings map[string]string)
 	return s
 }
 
-func needVersion(t *testing.T, s *pgserver.Server, version int, why string) {
-	t.Helper()
-	if s.Version() < version {
-		t.Skipf("needs Postgres %d, has %d: %s", version, s.Version(), why)
-	}
-}
-
 // inStep waits until the standby has replayed what the primary has written.
 func inStep(t *testing.T, primary, standby string) {
 	t.Helper()
@@ -72,10 +65,11 @@ func promote(t *testing.T, primary, standby *pgserver.Server) {
 // A history that left the old one after everything that was read is gone on
 // with as far as the slot is concerned; one that left it before is another.
 func TestForkedTimelineIsNotResumed(t *testing.T) {
+	t.Parallel()
 	for _, behind := range []bool{false, true} {
 		t.Run(fmt.Sprintf("standby behind %t", behind), func(t *testing.T) {
+			pgtest.RequireVersion(t, 15, "pg_backup_start")
 			primary := pgtest.Own(t, nil)
-			needVersion(t, primary, 15, "pg_backup_start")
 			follower := standby(t, primary, nil)
 			url := primary.URL("postgres")
 			opts := cdc.Options{StateDir: t.TempDir()}
@@ -137,8 +131,9 @@ func TestForkedTimelineIsNotResumed(t *testing.T) {
 // With a failover slot the source goes on at the promoted standby: no gap, no
 // twin, no snapshot.
 func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
+	t.Parallel()
+	pgtest.RequireVersion(t, 17, "failover slots")
 	primary := pgtest.Own(t, nil)
-	needVersion(t, primary, 17, "failover slots")
 	follower := standby(t, primary, nil)
 	url := primary.URL("postgres")
 	pgtest.Exec(t, url, seats, "INSERT INTO seats VALUES (0)", "ALTER SYSTEM SET synchronized_standby_slots = 'standby'", "SELECT pg_reload_conf()")
@@ -189,6 +184,7 @@ func TestFailoverSlotIsResumedOnThePromotedStandby(t *testing.T) {
 }
 
 func TestFailoverNeedsAServerThatCan(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, nil)
 	if srv.Version() >= 17 {
 		t.Skipf("needs a server before 17, has %d", srv.Version())
@@ -204,8 +200,9 @@ func TestFailoverNeedsAServerThatCan(t *testing.T) {
 // A standby is read like a primary: its snapshot and its changes add up to the
 // table while the primary is written to.
 func TestStandbyIsReadLikeAPrimary(t *testing.T) {
+	t.Parallel()
+	pgtest.RequireVersion(t, 16, "decoding on a standby")
 	primary := pgtest.Own(t, nil)
-	needVersion(t, primary, 16, "decoding on a standby")
 	follower := standby(t, primary, nil)
 	there, here := primary.URL("postgres"), follower.URL("postgres")
 	conn := pgtest.Connect(t, there)

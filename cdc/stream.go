@@ -36,7 +36,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 		return false, err
 	}
 	options := s.c.streamOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed)
-	w, err := hijack(conn)
+	w, err := hijack(ctx, conn)
 	if err != nil {
 		return false, err
 	}
@@ -89,12 +89,7 @@ func (s *Source) newDecoder(b *batcher, catalog describer, spools *spools) *deco
 	d.messages.prefixes, d.outboxes = s.c.prefixes, s.c.outboxes
 	s.backs.source = s
 	d.backfills = &s.backs
-	if s.c.Undecodable == UndecodablePark {
-		d.park = func(msg []byte, cause *DecodeError) error {
-			s.c.Logger.Error("a message cannot be read; it is parked", "slot", s.c.Slot, "state_dir", s.c.StateDir, "error", cause)
-			return s.c.park(msg, cause)
-		}
-	}
+	d.park = s.parkUndecodable()
 	return d
 }
 

@@ -127,6 +127,7 @@ func wantTable(t *testing.T, conn *pgx.Conn, got []string) {
 // savepoints inside each other and tables that are altered: both the same, with
 // the same positions.
 func TestStreamingChangesNothingButTheTime(t *testing.T) {
+	t.Parallel()
 	url := pgtest.Database(t)
 	conn := pgtest.Connect(t, url)
 	exec(t, conn, "CREATE TABLE seats (id serial PRIMARY KEY, note text)", "CREATE TABLE trips (id serial PRIMARY KEY, note text)",
@@ -196,6 +197,7 @@ func withPositions(events []listenertest.Event) []string {
 }
 
 func TestPreparedTransactionsArriveWhenTheyCommit(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_prepared_transactions": "10"})
 	url := eager(srv.URL("postgres"))
 	conn := pgtest.Connect(t, url)
@@ -262,6 +264,7 @@ func (h *hangs) OnBatch(ctx context.Context, b *listeners.Batch) error {
 
 // A prepared transaction that has committed is sent again until it is stored.
 func TestAPreparedTransactionIsHeldUntilItIsStored(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_prepared_transactions": "10"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)
@@ -293,6 +296,7 @@ func TestAPreparedTransactionIsHeldUntilItIsStored(t *testing.T) {
 
 // A slot keeps the property, whatever a later run wants.
 func TestABacklogOfATwoPhaseSlotIsStreamed(t *testing.T) {
+	t.Parallel()
 	srv := pgtest.Own(t, map[string]string{"max_prepared_transactions": "10"})
 	url := srv.URL("postgres")
 	conn := pgtest.Connect(t, url)

@@ -118,6 +118,7 @@ var (
 )
 
 func TestRecordJSONOfUserTypesEqualsToJsonb(t *testing.T) {
+	t.Parallel()
 	conn := pgtest.Connect(t, pgtest.Database(t))
 	exec(t, conn, `CREATE SCHEMA "my ext"`)
 	skipped := make(map[string]error)

@@ -45,8 +45,17 @@ const (
 	pause       = time.Millisecond
 )
 
-// hijack takes an idle replication connection over from the driver.
-func hijack(conn *pgconn.PgConn) (*wire, error) {
+// hijack takes an idle connection over from the driver, and closes it after an
+// error.
+//
+// When one of the driver's writes takes longer than 15 ms, as on a busy machine,
+// the driver reads in the background, until something comes: it would take the
+// first bytes of what is read here.
+func hijack(ctx context.Context, conn *pgconn.PgConn) (*wire, error) {
+	if err := conn.SyncConn(ctx); err != nil {
+		hangUp(ctx, conn)
+		return nil, fmt.Errorf("take the connection over: %v", err) //nolint:errorlint // to be tried again
+	}
 	h, err := conn.Hijack()
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ import (
 //
 // A file is replaced as a whole, and on disk with its directory before Save
 // returns: after a crash of the process or the machine it has the old position
-// or the new one. Removing the file, while nobody uses it, forgets the
+// or the new one. What a crash left half written, the next Open of the name removes. Removing the file, while nobody uses it, forgets the
 // position.
 //
 // A name in use is refused by Open: within a FilePositions always, between
@@ -81,6 +81,9 @@ func (k *filePosition) begin() (Position, error) {
 	if err := lockFile(k.lock); err != nil {
 		return Position{}, fmt.Errorf("lock %s: %w", k.lock.Name(), err)
 	}
+	if err := k.sweep(); err != nil {
+		return Position{}, err
+	}
 	text, err := os.ReadFile(k.path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -93,6 +96,32 @@ func (k *filePosition) begin() (Position, error) {
 		return Position{}, fmt.Errorf("%s: %w; remove the file to begin without a position", k.path, err)
 	}
 	return at, nil
+}
+
+// sweep removes what processes that died in Save have left. The lock says that
+// no other one is there now.
+func (k *filePosition) sweep() error {
+	// Not filepath.Glob, to which a directory's name may be a pattern.
+	entries, err := os.ReadDir(k.store.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		random, own := strings.CutPrefix(e.Name(), k.file+".")
+		random, temp := strings.CutSuffix(random, ".tmp")
+		if !own || !temp || !isNumber(random) {
+			continue // of another name, which may begin with this one
+		}
+		if err := os.Remove(filepath.Join(k.store.dir, e.Name())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// isNumber reports whether s is what [os.CreateTemp] puts for a star.
+func isNumber(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
 // Save implements [PositionKeeper].

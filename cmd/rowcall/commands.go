@@ -26,7 +26,7 @@ type commandsFlags struct {
 
 func (f *commandsFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server, a `URL` or several separated by commas")
-	f.nats.addLogin(cmd, natsPrefix)
+	f.nats.add(cmd, natsPrefix)
 	f.addAMQP(cmd)
 }
 

@@ -54,7 +54,7 @@ func (f *commandsFlags) openBroker(ctx context.Context) (sinks.CommandBroker, fu
 	if err != nil {
 		return nil, nil, err
 	}
-	b, err := jetstream.NewCommandBroker(nc, &jetstream.CommandOptions{MustExist: true})
+	b, err := jetstream.NewCommandBroker(nc, &jetstream.CommandOptions{MustExist: true, Domain: f.nats.domain, APIPrefix: f.nats.apiPrefix})
 	if err != nil {
 		nc.Close()
 		return nil, nil, err

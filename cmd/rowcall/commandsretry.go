@@ -67,12 +67,16 @@ func (a *app) eachDeadCommand(cmd *cobra.Command, done string, all doPicked, nam
 				}
 			}
 			n, err := do(cmd.Context(), c, queue, found)
+			behind := ""
+			if n > 0 {
+				behind = fmt.Sprintf("after %d others were %s: ", n, done)
+			}
 			if err != nil {
-				return fmt.Errorf("after %d others were %s: %w", n, done, explainDead(err))
+				return fmt.Errorf("%s%w", behind, explainDead(err))
 			}
 			for _, ref := range refs {
 				if !found[ref] {
-					return fmt.Errorf("after %d others were %s: queue %s, %s: %w", n, done, queue, ref, explainDead(sinks.ErrNoDeadLetter))
+					return fmt.Errorf("%squeue %s, %s: %w", behind, queue, ref, explainDead(sinks.ErrNoDeadLetter))
 				}
 			}
 			_, err = fmt.Fprintf(a.stdout, "%s %d of queue %s\n", done, n, queue)

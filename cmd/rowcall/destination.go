@@ -28,7 +28,7 @@ type destination struct {
 	options  *targetOptions
 	link     *natsLink // of what can be a journal only, as are the next two
 	stream   string
-	domain   string
+	at       natsPlace
 	listener listeners.Listener
 	sub      *listeners.Subscription // nil before it is made
 	guard    *gapGuard               // of a replay only
@@ -171,7 +171,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, database strin
 	}
 	d.closers = append(d.closers, func() error { f.leave(); return nil })
 	opts := d.options.jetstreamOptions(log)
-	opts.Domain = f.login.domain
+	opts.Domain, opts.APIPrefix = f.login.domain, f.login.apiPrefix
 	firehose, err := d.options.newNATS(link, database, opts)
 	if err != nil {
 		return err
@@ -185,7 +185,7 @@ func (d *destination) openNATS(ctx context.Context, f *natsFlags, database strin
 		announceBucket(out, link, firehose.Name())
 		return nil
 	}
-	d.link, d.stream, d.domain = link, firehose.Name(), opts.Domain
+	d.link, d.stream, d.at = link, firehose.Name(), f.login.natsPlace
 
 	shown := withoutUserInfo(link.address)
 	subjects := sinks.DatabaseAddress(database) + ".>"

@@ -15,7 +15,6 @@ import (
 
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
-	"github.com/rowcall/rowcall/sinks/jetstream"
 	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
 
@@ -111,7 +110,7 @@ func (f *follower) feed(ctx context.Context, keeper listeners.PositionKeeper, un
 	if err := f.open(ctx, f.destination); err != nil {
 		return err
 	}
-	source, err := jetstream.NewDomainSource(f.journal.nc, f.journal.domain, f.journal.stream,
+	source, err := f.journal.at.source(f.journal.nc, f.journal.stream,
 		&sinks.SourceOptions{Start: start, UntilTip: untilTip, Logger: f.journal.log})
 	if err != nil {
 		return err

@@ -20,7 +20,7 @@ import (
 // holds up neither the slot nor the others.
 type journal struct {
 	nc        *nats.Conn
-	domain    string // of JetStream
+	at        natsPlace
 	stream    string
 	positions listeners.PositionStore
 	log       *slog.Logger
@@ -58,12 +58,12 @@ func (f *runFlags) newJournal(dests []*destination, log *slog.Logger) *journal {
 		return nil
 	}
 	dir := filepath.Join(cmp.Or(f.slot.stateDir, f.nats.dataDir), "journal")
-	return &journal{nc: dests[i].link.nc, domain: dests[i].domain, stream: dests[i].stream, positions: listeners.NewFilePositions(dir), log: log}
+	return &journal{nc: dests[i].link.nc, at: dests[i].at, stream: dests[i].stream, positions: listeners.NewFilePositions(dir), log: log}
 }
 
 // whole returns an error if the journal has lost its beginning.
 func (j *journal) whole(ctx context.Context, name string) error {
-	js, err := (&natsLogin{domain: j.domain}).jetStream(j.nc)
+	js, err := j.at.jetStream(j.nc)
 	if err != nil {
 		return err
 	}

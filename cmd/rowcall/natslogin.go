@@ -11,6 +11,7 @@ import (
 	natsjs "github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
+	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
@@ -24,21 +25,17 @@ type natsLogin struct {
 	password, passwordFile string
 	token, tokenFile       string
 	tls                    tlsFiles
-	inDomain               bool // whether there is a flag for it
-	domain                 string
+	natsPlace
 }
+
+// A natsPlace says where JetStream is, for an account that does not have its
+// own: in a domain, or behind a prefix of its API. One is set at most.
+type natsPlace struct{ domain, apiPrefix string }
 
 // natsPrefix is what the flags begin with, unless a command knows two servers.
 const natsPrefix = "nats-"
 
-// add adds the flags for a server on which streams are looked for.
 func (l *natsLogin) add(cmd *cobra.Command, prefix string) {
-	l.addLogin(cmd, prefix)
-	l.inDomain = true
-	cmd.Flags().StringVar(&l.domain, prefix+"domain", "", "the JetStream `domain` of the stream, as behind a leaf node (default: the server's own)")
-}
-
-func (l *natsLogin) addLogin(cmd *cobra.Command, prefix string) {
 	l.prefix = prefix
 	flags := cmd.Flags()
 	for _, f := range []struct {
@@ -59,14 +56,13 @@ func (l *natsLogin) addLogin(cmd *cobra.Command, prefix string) {
 	} {
 		flags.StringVar(f.value, prefix+f.name, "", f.help)
 	}
+	flags.StringVar(&l.domain, prefix+"domain", "", "the JetStream `domain` of the streams, as behind a leaf node (default: the server's own)")
+	flags.StringVar(&l.apiPrefix, prefix+"api-prefix", "", "the `prefix` of JetStream's API instead, where it is imported from another account, such as hub.API")
 }
 
 // flags are their names.
 func (l *natsLogin) flags() []string {
-	names := []string{"creds", "nkey", "user", "password", "password-file", "token", "token-file", "ca", "cert", "key", "server-name"}
-	if l.inDomain {
-		names = append(names, "domain")
-	}
+	names := []string{"creds", "nkey", "user", "password", "password-file", "token", "token-file", "ca", "cert", "key", "server-name", "domain", "api-prefix"}
 	for i := range names {
 		names[i] = l.prefix + names[i]
 	}
@@ -117,12 +113,21 @@ func (l *natsLogin) check(a *app, cmd *cobra.Command) error {
 	_, err := l.tls.config()
 	wrong(l.tls.about(), err)
 	wrong("domain", l.wrongDomain())
+	wrong("api-prefix", l.wrongPrefix())
+	faults = append(faults, a.exclude(cmd, l.prefix+"domain", "both say where JetStream is", l.prefix+"api-prefix"))
 	return usage(faults...)
 }
 
-func (l *natsLogin) wrongDomain() error {
+func (l *natsPlace) wrongDomain() error {
 	if strings.ContainsAny(l.domain, " .*>\t") {
 		return errors.New("the name of a domain has no spaces, dots, * and >")
+	}
+	return nil
+}
+
+func (l *natsPlace) wrongPrefix() error {
+	if strings.ContainsAny(l.apiPrefix, " *>\t") || strings.HasPrefix(l.apiPrefix, ".") || strings.Contains(l.apiPrefix, "..") {
+		return errors.New("the prefix of an API is words with dots between them, without spaces, * and >")
 	}
 	return nil
 }
@@ -163,9 +168,20 @@ func (l *natsLogin) connect(serverURL, name string) (*nats.Conn, error) {
 }
 
 // jetStream returns JetStream on a connection.
-func (l *natsLogin) jetStream(nc *nats.Conn) (natsjs.JetStream, error) {
-	if l.domain == "" {
-		return natsjs.New(nc)
+func (l *natsPlace) jetStream(nc *nats.Conn) (natsjs.JetStream, error) {
+	switch {
+	case l.domain != "":
+		return natsjs.NewWithDomain(nc, l.domain)
+	case l.apiPrefix != "":
+		return natsjs.NewWithAPIPrefix(nc, strings.TrimSuffix(l.apiPrefix, "."))
 	}
-	return natsjs.NewWithDomain(nc, l.domain)
+	return natsjs.New(nc)
+}
+
+// source is [jetstream.NewSource] for a stream there.
+func (l *natsPlace) source(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
+	if l.apiPrefix != "" {
+		return jetstream.NewImportedSource(nc, l.apiPrefix, stream, opts)
+	}
+	return jetstream.NewDomainSource(nc, l.domain, stream, opts)
 }

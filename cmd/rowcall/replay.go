@@ -45,7 +45,12 @@ RabbitMQ does not say what it has: a replay publishes everything there, again ea
 time, with the same ids, by which its readers know what they had already.
 
 If what --from-seq, --from-lsn or --from-position names is gone, that is an error;
---from-start takes what there is. ROWCALL_TO is for "rowcall run" only.`,
+--from-start takes what there is. Brokers that do not answer within 30 seconds at
+the start are an error; later, a replay waits until they are back.
+
+Places are words and URLs only. A file of settings (--config) and ROWCALL_TO are for
+"rowcall run": its places are those that a run writes to, and a replay beside it
+must not.`,
 		Example: `  # The last two hours, as CloudEvents:
   rowcall replay --since 2h | jq .data.after
 

@@ -38,7 +38,7 @@ var beginnings = [...]string{"from-start", "since", "from-seq", "from-lsn", "fro
 
 func (f *replayFrom) add(cmd *cobra.Command) {
 	flags := cmd.Flags()
-	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port")
+	flags.StringVar(&f.source, "from", toNATS, "`what` is read: nats, which is the stream of a NATS server, or kafka://host:port, with user and password in it where needed")
 	flags.StringVar(&f.database, "database", "", "`name` of the database whose topics are read from Kafka")
 	flags.StringVar(&f.natsURL, "nats-url", nats.DefaultURL, "NATS server to read from, a `URL` or several separated by commas")
 	f.nats.add(cmd, natsPrefix)
@@ -180,14 +180,14 @@ func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sink
 		return nil, err
 	}
 	if start.lsn > 0 {
-		newest, err := newestPosition(ctx, nc, f.nats.domain, info)
+		newest, err := newestPosition(ctx, nc, f.nats.natsPlace, info)
 		if err != nil {
 			return nil, err
 		}
 		start.After = beforeLSN(start.lsn, newest)
 	}
 	opts.Start = start.Start
-	source, err := jetstream.NewDomainSource(nc, f.nats.domain, info.Config.Name, opts)
+	source, err := f.nats.source(nc, info.Config.Name, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -222,8 +222,8 @@ func (f *replayFrom) find(ctx context.Context, js natsjs.JetStream) (*natsjs.Str
 }
 
 // newestPosition returns the position of a stream's last event.
-func newestPosition(ctx context.Context, nc *nats.Conn, domain string, info *natsjs.StreamInfo) (listeners.Position, error) {
-	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq, Domain: domain}) {
+func newestPosition(ctx context.Context, nc *nats.Conn, at natsPlace, info *natsjs.StreamInfo) (listeners.Position, error) {
+	for m, err := range jetstream.Read(ctx, nc, info.Config.Name, &jetstream.ReadOptions{Sequence: info.State.LastSeq, Domain: at.domain, APIPrefix: at.apiPrefix}) {
 		return m.Position, err
 	}
 	return listeners.Position{}, nil

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -52,6 +53,7 @@ const patience = 2 * time.Minute
 //	records TOPIC             prints keys and values of what is committed there
 //	purge SEQUENCE            removes what the stream holds before that
 //	securenats [DOMAIN]       starts a NATS server that wants TLS and an NKEY, see there
+//	importnats                starts a NATS server whose users have JetStream of another account, see there
 //	securekafka               starts a fake Kafka that wants TLS and a user, see there
 //	bucket NAME               prints the keys and values of a bucket there
 //	nobucket NAME             deletes it
@@ -90,6 +92,7 @@ func TestScripts(t *testing.T) {
 			"bucket":    scriptBucket,
 
 			"securenats":  scriptSecureNATS,
+			"importnats":  scriptImportNATS,
 			"securekafka": scriptSecureKafka,
 			"bind":        scriptBind,
 			"take":        scriptTake,
@@ -102,10 +105,16 @@ func TestScripts(t *testing.T) {
 		},
 		Setup: func(env *testscript.Env) error {
 			env.Values[testKey{}] = env.T()
+			env.Setenv("GORACE", raceOptions())
 			return nil
 		},
 	})
 }
+
+// raceOptions are those of the race detector in the programs that a test runs: it
+// has each sleep for a second before it exits, in case that other goroutines still
+// find something. Rowcall waits for its own before.
+func raceOptions() string { return cmp.Or(os.Getenv("GORACE"), "atexit_sleep_ms=10") }
 
 type testKey struct{}
 

@@ -75,7 +75,8 @@ func settings() []setting {
 		{key: "nats-cert", example: "cert.pem"},
 		{key: "nats-key", example: "key.pem"},
 		{key: "nats-server-name", example: "nats.internal"},
-		{key: "nats-domain", example: "hub", check: func(text string) error { return (&natsLogin{domain: text}).wrongDomain() }},
+		{key: "nats-domain", example: "hub", check: func(text string) error { return (&natsPlace{domain: text}).wrongDomain() }},
+		{key: "nats-api-prefix", example: "hub.API", check: func(text string) error { return (&natsPlace{apiPrefix: text}).wrongPrefix() }},
 		{key: "nats-port", example: "4222", check: func(text string) error {
 			var port int
 			if _, err := fmt.Sscan(text, &port); err != nil {

@@ -50,7 +50,7 @@ func (s *safeBuffer) String() string {
 func startRun(t *testing.T, args ...string) *child {
 	t.Helper()
 	c := &child{cmd: exec.Command("rowcall", append([]string{"run"}, args...)...)}
-	c.cmd.Stderr = &c.log
+	c.cmd.Stderr, c.cmd.Env = &c.log, append(os.Environ(), "GORACE="+raceOptions())
 	if err := c.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -158,7 +158,7 @@ func (a *app) follow(ctx context.Context, nc *nats.Conn, f *tailFlags, start tai
 			config.OptStartSeq = start.seq
 		}
 		if start.lsn > 0 {
-			if config.OptStartSeq, err = sequenceOf(ctx, nc, f.nats.domain, info, start.lsn); err != nil {
+			if config.OptStartSeq, err = sequenceOf(ctx, nc, f.nats.natsPlace, info, start.lsn); err != nil {
 				return err
 			}
 		}

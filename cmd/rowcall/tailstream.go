@@ -73,9 +73,9 @@ func firehoseStreams(ctx context.Context, js natsjs.JetStream) ([]string, error)
 
 // sequenceOf returns the sequence of the first message of a transaction that
 // was committed at lsn or later. The cluster is that of the newest message.
-func sequenceOf(ctx context.Context, nc *nats.Conn, domain string, info *natsjs.StreamInfo, lsn cdc.LSN) (uint64, error) {
+func sequenceOf(ctx context.Context, nc *nats.Conn, at natsPlace, info *natsjs.StreamInfo, lsn cdc.LSN) (uint64, error) {
 	first := func(opts *jetstream.ReadOptions) (m jetstream.Message, found bool, err error) {
-		opts.Domain = domain
+		opts.Domain, opts.APIPrefix = at.domain, at.apiPrefix
 		for m, err := range jetstream.Read(ctx, nc, info.Config.Name, opts) {
 			return m, err == nil, err
 		}

@@ -156,6 +156,16 @@ func versionInPath(dir string) float64 {
 
 var versionLine = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
+// Installed returns the major version of the binaries that [Find] finds, such as
+// 17. It starts no server.
+func Installed(ctx context.Context) (int, error) {
+	bindir, err := Find()
+	if err != nil {
+		return 0, err
+	}
+	return majorVersion(ctx, bindir)
+}
+
 // majorVersion asks the postgres binary in bindir for its version.
 func majorVersion(ctx context.Context, bindir string) (int, error) {
 	postgres := filepath.Join(bindir, "postgres")

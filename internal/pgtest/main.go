@@ -80,6 +80,20 @@ func Own(t testing.TB, settings map[string]string) *pgserver.Server {
 	return s
 }
 
+// RequireVersion skips the test where the installed server is older than a major
+// version. It is for tests with servers of their own, before they start one.
+func RequireVersion(t testing.TB, major int, why string) {
+	t.Helper()
+	requireBinaries(t)
+	has, err := pgserver.Installed(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if has < major {
+		t.Skipf("needs Postgres %d, has %d: %s", major, has, why)
+	}
+}
+
 func requireBinaries(t testing.TB) {
 	t.Helper()
 	_, err := pgserver.Find()

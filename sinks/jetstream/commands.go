@@ -46,6 +46,11 @@ type CommandOptions struct {
 	// MustExist makes a queue that does not exist an error instead of creating
 	// it, for users who may not create streams.
 	MustExist bool
+	// Domain and APIPrefix say where the queues are, as those of [Options]. What
+	// is published has to get there under its own subject, and what is
+	// acknowledged, too. Default: in the connection's account.
+	Domain    string
+	APIPrefix string
 	// AckTimeout is how long the server may take to confirm a command, and to
 	// answer any other request. Default 5s.
 	AckTimeout time.Duration
@@ -104,10 +109,13 @@ func NewCommandBroker(nc *nats.Conn, opts *CommandOptions) (*CommandBroker, erro
 	if o.MaxMessages < 0 || o.MaxBytes < 0 || o.AckTimeout < 0 {
 		faults = append(faults, errors.New("MaxMessages, MaxBytes and AckTimeout must not be negative"))
 	}
+	for _, fault := range wrongPlace(o.Domain, o.APIPrefix) {
+		faults = append(faults, errors.New(fault))
+	}
 	if err := errors.Join(faults...); err != nil {
 		return nil, fmt.Errorf("commands on JetStream: %w", err)
 	}
-	js, err := natsjs.New(nc, natsjs.WithPublishAsyncTimeout(o.AckTimeout), natsjs.WithPublishAsyncMaxPending(DefaultMaxPending))
+	js, err := elsewhere(nc, o.Domain, o.APIPrefix, natsjs.WithPublishAsyncTimeout(o.AckTimeout), natsjs.WithPublishAsyncMaxPending(DefaultMaxPending))
 	if err != nil {
 		return nil, fmt.Errorf("commands on JetStream: %w", err)
 	}

@@ -47,7 +47,7 @@ func (b *CommandBroker) Consume(ctx context.Context, queue string, o sinks.Consu
 	}
 	c := &commandConsumer{
 		broker: b, queue: queue, opts: o,
-		pull:      newPull(b.nc, CommandStream(queue), queue, o.Concurrency),
+		pull:      newPull(b.nc, (&Options{Domain: b.opts.Domain, APIPrefix: b.opts.APIPrefix}).api(), CommandStream(queue), queue, o.Concurrency),
 		connected: b.nc.StatusChanged(nats.CONNECTED),
 	}
 	net, stop := context.WithCancel(context.WithoutCancel(ctx))

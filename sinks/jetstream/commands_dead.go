@@ -120,7 +120,7 @@ func (b *CommandBroker) Dead(ctx context.Context, queue string) iter.Seq2[sinks.
 }
 
 func noQueue(queue string, err error) error {
-	return fmt.Errorf("%w; there is no queue %s, or none of its commands was ever sent", err, queue)
+	return fmt.Errorf("there is no queue %s, or none of its commands was ever sent: %w", queue, err)
 }
 
 // RemoveDead implements [sinks.CommandBroker].

@@ -38,8 +38,8 @@ type pull struct {
 	silent   *time.Timer
 }
 
-func newPull(nc *nats.Conn, stream, consumer string, room int) *pull {
-	p := &pull{nc: nc, subject: "$JS.API.CONSUMER.MSG.NEXT." + stream + "." + consumer, room: room, silent: time.NewTimer(time.Hour)}
+func newPull(nc *nats.Conn, api, stream, consumer string, room int) *pull {
+	p := &pull{nc: nc, subject: api + "CONSUMER.MSG.NEXT." + stream + "." + consumer, room: room, silent: time.NewTimer(time.Hour)}
 	p.silent.Stop()
 	return p
 }

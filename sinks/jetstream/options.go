@@ -143,10 +143,15 @@ func (o *Options) validate() []string {
 	if o.AckTimeout < 0 || o.MaxAge < 0 || o.MaxBytes < 0 || o.MaxMsgs < 0 {
 		faults = append(faults, "AckTimeout, MaxAge, MaxBytes and MaxMsgs must not be negative")
 	}
-	if o.Domain != "" && o.APIPrefix != "" {
+	return append(faults, wrongPlace(o.Domain, o.APIPrefix)...)
+}
+
+// wrongPlace returns what is wrong with a domain and a prefix of the API.
+func wrongPlace(domain, apiPrefix string) (faults []string) {
+	if domain != "" && apiPrefix != "" {
 		faults = append(faults, "Domain and APIPrefix are two ways to say one thing: set one")
 	}
-	if strings.ContainsAny(o.Domain, " .*>\t\r\n") || strings.ContainsAny(o.APIPrefix, " *>\t\r\n") {
+	if strings.ContainsAny(domain, " .*>\t\r\n") || strings.ContainsAny(apiPrefix, " *>\t\r\n") {
 		faults = append(faults, "Domain must not contain spaces, dots or wildcards, and APIPrefix no spaces or wildcards")
 	}
 	return faults
@@ -163,9 +168,14 @@ func (o *Options) api() string {
 	return "$JS.API."
 }
 
-func (o *Options) open(nc *nats.Conn) (natsjs.JetStream, error) {
+// elsewhere returns the JetStream of a domain or with a prefix.
+func elsewhere(nc *nats.Conn, domain, apiPrefix string, opts ...natsjs.JetStreamOpt) (natsjs.JetStream, error) {
+	return (&Options{Domain: domain, APIPrefix: apiPrefix}).open(nc, opts...)
+}
+
+func (o *Options) open(nc *nats.Conn, opts ...natsjs.JetStreamOpt) (natsjs.JetStream, error) {
 	if o.Domain == "" && o.APIPrefix == "" {
-		return natsjs.New(nc)
+		return natsjs.New(nc, opts...)
 	}
-	return natsjs.NewWithAPIPrefix(nc, strings.TrimSuffix(o.api(), "."))
+	return natsjs.NewWithAPIPrefix(nc, strings.TrimSuffix(o.api(), "."), opts...)
 }

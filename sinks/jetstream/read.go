@@ -43,8 +43,10 @@ type ReadOptions struct {
 	// Follow waits for further messages at the end of the stream. Default:
 	// the reader ends there.
 	Follow bool
-	// Domain is the JetStream domain of the stream. Default: the connection's.
-	Domain string
+	// Domain and APIPrefix say where the stream is, as those of [Options].
+	// Default: in the connection's account.
+	Domain    string
+	APIPrefix string
 }
 
 // Read yields the messages of a stream, in order and without a gap: a
@@ -73,7 +75,7 @@ func Read(ctx context.Context, nc *nats.Conn, stream string, opts *ReadOptions) 
 
 // read returns nil when the loop broke or the end was reached.
 func read(ctx context.Context, nc *nats.Conn, stream string, o *ReadOptions, yield func(Message, error) bool) error {
-	js, err := (&Options{Domain: o.Domain}).open(nc)
+	js, err := elsewhere(nc, o.Domain, o.APIPrefix)
 	if err != nil {
 		return err
 	}

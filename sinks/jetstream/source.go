@@ -28,6 +28,16 @@ func NewSource(nc *nats.Conn, stream string, opts *sinks.SourceOptions) (*sinks.
 // NewDomainSource is [NewSource] for a stream of another JetStream domain, as
 // [Options].Domain: one that a leaf node has, say.
 func NewDomainSource(nc *nats.Conn, domain, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return newSourceIn(nc, domain, "", stream, opts)
+}
+
+// NewImportedSource is [NewSource] for a stream of another account, whose
+// JetStream is imported with the prefix apiPrefix, as [Options].APIPrefix.
+func NewImportedSource(nc *nats.Conn, apiPrefix, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return newSourceIn(nc, "", apiPrefix, stream, opts)
+}
+
+func newSourceIn(nc *nats.Conn, domain, apiPrefix, stream string, opts *sinks.SourceOptions) (*sinks.Source, error) {
 	var faults []error
 	if stream == "" || strings.ContainsAny(stream, " .*>/\\\t\r\n") {
 		faults = append(faults, errors.New("jetstream: the stream must have a name without spaces, dots, wildcards or slashes"))
@@ -36,7 +46,7 @@ func NewDomainSource(nc *nats.Conn, domain, stream string, opts *sinks.SourceOpt
 	if nc == nil {
 		faults = append(faults, errors.New("jetstream: there must be a connection"))
 	} else {
-		js, err := (&Options{Domain: domain}).open(nc)
+		js, err := elsewhere(nc, domain, apiPrefix)
 		if err != nil {
 			faults = append(faults, fmt.Errorf("jetstream: %w", err))
 		}

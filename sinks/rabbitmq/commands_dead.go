@@ -150,7 +150,7 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 	})
 	switch {
 	case code(err) == amqp.NotFound:
-		return fmt.Errorf("queue %s: %w; there is no queue %s, or it was never opened", name, err, queue)
+		return fmt.Errorf("there is no queue %s, or it was never opened: queue %s: %w", queue, name, err)
 	case err != nil:
 		return fmt.Errorf("queue %s: %w", name, err)
 	}
