@@ -4,7 +4,7 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc kafka-libs
+.PHONY: help demo test test-postgres-matrix test-nats-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc kafka-libs
 
 # What test-postgres-matrix tests with, and for how long soak goes on.
 VERSIONS ?= 14 15 16 17 18
@@ -28,6 +28,19 @@ test-postgres-matrix: need-go ## the tests against PostgreSQL 14 to 18, or those
 		bin=$$($(GO) run ./internal/tools/pgfetch $$version); \
 		echo "make: PostgreSQL $$version in $$bin" >&2; \
 		ROWCALL_PG_BIN=$$bin $(GO) test -count 1 -timeout 20m ./cdc/... ./grid/pgwrite ./cmd/... ./examples/... ./internal/pgserver ./internal/pgtest; \
+	done
+
+# Those of JetStream, without the clusters, which are always embedded. The Go module proxy has
+# the servers' sources; the version behind the name is the last one of that line.
+test-nats-matrix: VERSIONS := $(if $(filter command% environment%,$(origin VERSIONS)),$(VERSIONS),2.10 2.11 2.12)
+test-nats-matrix: need-go ## the tests of JetStream against NATS 2.10 to 2.12, or those that VERSIONS="2.10 2.12" names
+	@set -e; for version in $(VERSIONS); do \
+		dir='$(CURDIR)'/bin/nats-$$version; \
+		[ -x "$$dir/nats-server" ] || { \
+			echo "make: building NATS $$version into $$dir, once" >&2; \
+			GOBIN="$$dir" CGO_ENABLED=0 $(GO) install github.com/nats-io/nats-server/v2@v$$version; }; \
+		echo "make: NATS $$version in $$dir" >&2; \
+		ROWCALL_NATS_BIN="$$dir/nats-server" $(GO) test -count 1 -timeout 20m -skip 'Cluster|ServerIsKilled' ./sinks/jetstream; \
 	done
 
 # The broker's jars are about 45 MB. ROWCALL_KAFKA_LIBS names a directory that has them.

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
@@ -107,7 +106,7 @@ func store(t testing.TB, f firehose) {
 }
 
 // onJetStream opens a firehose on a server of its own.
-func onJetStream(t testing.TB) (*natsserver.Server, *sinks.Firehose) {
+func onJetStream(t testing.TB) (*natstest.Server, *sinks.Firehose) {
 	t.Helper()
 	s := natstest.Run(t)
 	f, err := jetstream.New(natstest.Connect(t, s), "shop", nil)

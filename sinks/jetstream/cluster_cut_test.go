@@ -14,6 +14,7 @@ import (
 // not replicated yet: they are stored after the firehose has read the stream's
 // end, and it sends the same ones again.
 func TestClusterConnectionsCut(t *testing.T) {
+	t.Parallel()
 	servers := clusterServers(t)
 	for name, opts := range map[string]jetstream.Options{"async": {FastIngest: jetstream.FastIngestOff}, "fast": always, "wholes": asWholes} {
 		t.Run(name, func(t *testing.T) {

@@ -56,6 +56,7 @@ func killLeader(t *testing.T, servers []*server.Server, stream string) {
 // The server that leads the queue dies under load: no command is lost, and with
 // the inbox each has one effect.
 func TestClusterLeaderOfAQueueIsKilled(t *testing.T) {
+	t.Parallel()
 	const commands, killAt = 300, 100
 	servers := clusterServers(t)
 	opts := &jetstream.CommandOptions{Replicas: 3, AckTimeout: 2 * time.Second}
@@ -133,6 +134,7 @@ func TestClusterLeaderOfAQueueIsKilled(t *testing.T) {
 // The server that leads the stream dies while one firehose writes it and a
 // source reads it: the source tells each event once, in order.
 func TestClusterLeaderIsKilledBeforeASource(t *testing.T) {
+	t.Parallel()
 	const transactions, killAt = 150, 50
 	servers := clusterServers(t)
 	f := openAnew(t, anyOf(t, servers), &jetstream.Options{Replicas: 3, AckTimeout: 2 * time.Second})

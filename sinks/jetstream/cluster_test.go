@@ -94,6 +94,7 @@ func TestClusterLeaderChangesInMidLoad(t *testing.T) {
 
 func leaderChangesInMidLoad(t *testing.T, opts jetstream.Options) {
 	t.Helper()
+	t.Parallel()
 	nc := cluster(t)
 	changes := 0
 	opts.Replicas, opts.MaxPending, opts.AckTimeout = 3, 256, 2*time.Second
@@ -120,6 +121,7 @@ func leaderChangesInMidLoad(t *testing.T, opts jetstream.Options) {
 // took the place of one, if they were on their way when it refused the first.
 // They must not stay.
 func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
+	t.Parallel()
 	nc := cluster(t)
 	js, err := natsjs.New(nc)
 	if err != nil {
@@ -132,6 +134,7 @@ func TestClusterForeignMessageLeavesNoGap(t *testing.T) {
 
 // Nor must they stay when the connection breaks before the server's answers have come.
 func TestClusterForeignMessageAndLostAnswersLeaveNoGap(t *testing.T) {
+	t.Parallel()
 	servers := clusterServers(t)
 	js, err := natsjs.New(dialBare(t, servers[0]))
 	if err != nil {
@@ -216,6 +219,7 @@ func behindAStranger(t *testing.T, js natsjs.JetStream, opened func(*jetstream.O
 }
 
 func TestNoJetStream(t *testing.T) {
+	t.Parallel()
 	s := bareServer(t, &server.Options{})
 	nc, err := jetstream.Connect(s.ClientURL(), nil)
 	if err != nil {
@@ -227,7 +231,13 @@ func TestNoJetStream(t *testing.T) {
 }
 
 func TestInProcess(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
+	if conn, err := s.InProcessConn(); err != nil {
+		t.Skip(err)
+	} else if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
 	nc, err := jetstream.Connect("", &jetstream.ConnectOptions{InProcess: s})
 	if err != nil {
 		t.Fatal(err)

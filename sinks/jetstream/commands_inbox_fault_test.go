@@ -21,6 +21,7 @@ import (
 // A reply that the bucket does not hold must not undo the memory of the
 // command: its effect is there.
 func TestInboxRemembersWithoutALargeReply(t *testing.T) {
+	t.Parallel()
 	i := openInbox(t, connect(t, natstest.RunWith(t, &natsserver.Options{MaxPayload: 64 << 10})), nil)
 	calls := 0
 	large := bytes.Repeat([]byte("x"), 60<<10) // base64 makes it larger than a message
@@ -116,6 +117,7 @@ func TestInboxWithLostAnswers(t *testing.T) {
 
 // What a replica that lags says is not enough to give a command up.
 func TestInboxIsUnclearOnlyIfTheBucketAgrees(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	i := openInbox(t, nc, &jetstream.InboxOptions{StopAtUnclear: true, Claim: time.Minute})
 	js, err := natsjs.New(nc)

@@ -25,6 +25,7 @@ func openInbox(t *testing.T, nc *nats.Conn, opts *jetstream.InboxOptions) *jetst
 }
 
 func TestInboxRemembersWithTheReply(t *testing.T) {
+	t.Parallel()
 	i := openInbox(t, connect(t, natstest.Run(t)), nil)
 	calls := 0
 	do := func(context.Context) ([]byte, error) {

@@ -21,6 +21,7 @@ const largest = 64 << 10
 
 // What Send takes can become a dead letter whole, with the longest id and error.
 func TestLargestCommandFitsAsADeadLetter(t *testing.T) {
+	t.Parallel()
 	c := newCommands(t, connect(t, natstest.RunWith(t, &natsserver.Options{MaxPayload: largest})), nil)
 	cmd := sinks.Command{Queue: "fleet", Name: "add-carriage", ID: strings.Repeat("%", sinks.MaxCommandID), Body: make([]byte, largest)}
 	var large *sinks.CommandTooLargeError
@@ -47,6 +48,7 @@ func TestLargestCommandFitsAsADeadLetter(t *testing.T) {
 // A message from elsewhere may be as large as the server allows. It does not
 // keep others from being buried.
 func TestDeadLettersThatDoNotFitAreCut(t *testing.T) {
+	t.Parallel()
 	for name, m := range map[string]*nats.Msg{
 		"body": {Data: bytes.Repeat([]byte("x"), largest)},
 		"headers": {Header: nats.Header{
@@ -83,6 +85,7 @@ func TestDeadLettersThatDoNotFitAreCut(t *testing.T) {
 
 // The safety net goes on behind what it cannot bury.
 func TestSafetyNetIsNotHeldUp(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	js, err := natsjs.New(nc)
 	if err != nil {

@@ -31,9 +31,9 @@ func TestCommandLeftBehindIsNoDeadLetter(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			opts := &natsserver.Options{Dir: t.TempDir(), Port: natstest.Port(t)}
-			start := func() *natsserver.Server {
+			start := func() *natstest.Server {
 				t.Helper()
-				s, err := natsserver.Start(t.Context(), opts)
+				s, err := natstest.Start(t.Context(), opts)
 				if err != nil {
 					t.Fatal(err)
 				}

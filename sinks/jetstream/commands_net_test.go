@@ -65,6 +65,7 @@ func onlyDeadLetter(t testing.TB, c *sinks.Commands) sinks.DeadCommand {
 // Workers take a command and die before they can even say so: the server gives
 // it up, and the safety net buries it.
 func TestCommandsOfDyingWorkersAreBuried(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	js, err := natsjs.New(nc)
 	if err != nil {
@@ -121,6 +122,7 @@ func TestCommandsOfDyingWorkersAreBuried(t *testing.T) {
 
 // A program in any language sends a command with nothing but a subject.
 func TestPlainMessagesAreCommands(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	c := newCommands(t, nc, nil)
 	if err := c.Open(t.Context(), "fleet"); err != nil {
@@ -148,6 +150,7 @@ func TestPlainMessagesAreCommands(t *testing.T) {
 }
 
 func TestQueuesThatCannotBe(t *testing.T) {
+	t.Parallel()
 	work := natsjs.StreamConfig{Name: "CMD_FLEET", Subjects: []string{"cmd.fleet.>"}, Retention: natsjs.WorkQueuePolicy}
 	for name, tc := range map[string]struct {
 		change func(c *natsjs.StreamConfig)
@@ -195,6 +198,7 @@ func TestQueuesThatCannotBe(t *testing.T) {
 }
 
 func TestStreamDeletedInUse(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	js, err := natsjs.New(nc)
 	if err != nil {
@@ -226,6 +230,7 @@ func TestStreamDeletedInUse(t *testing.T) {
 
 // Without schedules the workers hold what is not due yet.
 func TestDelayedOnABoundedQueue(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	c := newCommands(t, nc, &jetstream.CommandOptions{MaxMessages: 10})
 	const after = 1200 * time.Millisecond
@@ -246,6 +251,7 @@ func TestDelayedOnABoundedQueue(t *testing.T) {
 
 // More fail at once than the server's default of pending messages allows.
 func TestManyFailuresDoNotStopAQueue(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.RunWith(t, &natsserver.Options{}))
 	c := newCommands(t, nc, nil)
 	var cmds []sinks.Command

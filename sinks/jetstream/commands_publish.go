@@ -99,7 +99,7 @@ func (b *CommandBroker) explainPublish(ctx context.Context, e *sinks.CommandEnve
 		return b.tooLarge(ctx, e, isAPI)
 	case isAPI && (api.ErrorCode == codeStoreFailed && strings.Contains(api.Description, "maximum") ||
 		api.ErrorCode == codeAccountExceeded || api.ErrorCode == codeInsufficient || api.ErrorCode == codeStorageExceeded ||
-		api.ErrorCode == codeStreamStoreNoSpace || api.ErrorCode == codeMemoryExceeded):
+		api.ErrorCode == codeMemoryExceeded):
 		return fmt.Errorf("stream %s: %w: %w", stream, sinks.ErrQueueFull, err)
 	case isAPI && api.ErrorCode == codeStreamNotMatch:
 		return &sinks.QueueError{Queue: e.Queue, Reason: "its subjects belong to another stream than " + stream + "; take them from that", Err: err}

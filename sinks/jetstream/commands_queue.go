@@ -21,8 +21,7 @@ const (
 	codeStorageExceeded     natsjs.ErrorCode = 10047
 	codeConsumerNotUnique   natsjs.ErrorCode = 10100
 	codeFilteredNotUnique   natsjs.ErrorCode = 10099
-	codeStreamStoreNoSpace  natsjs.ErrorCode = 10028
-	codeMemoryExceeded      natsjs.ErrorCode = 10027
+	codeMemoryExceeded      natsjs.ErrorCode = 10028
 	codeSchedulesNotAllowed natsjs.ErrorCode = 10188
 )
 
@@ -124,6 +123,8 @@ func (b *CommandBroker) explain(queue, stream string, err error) error {
 		return fail("its subjects belong to another stream; take them from that, or use another queue")
 	case errors.As(err, &api) && api.ErrorCode == codeReplicasRefused:
 		return fail(fmt.Sprintf("%d replicas need a cluster; set the replicas to 1", b.opts.Replicas))
+	case refusal(err) != "":
+		return fail(refusal(err))
 	}
 	return fmt.Errorf("queue %s: stream %s: %w", queue, stream, err)
 }

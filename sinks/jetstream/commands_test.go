@@ -14,12 +14,15 @@ import (
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
-func TestCommands(t *testing.T) { sinktest.Commands(t, commandServer) }
+func TestCommands(t *testing.T) {
+	t.Parallel()
+	sinktest.Commands(t, beside(commandServer))
+}
 
 // commandServer starts a server that can be restarted.
 func commandServer(t testing.TB) sinktest.CommandServer {
 	opts := &natsserver.Options{Dir: t.TempDir(), MaxPayload: 64 << 10, Port: natstest.Port(t)}
-	s, err := natsserver.Start(t.Context(), opts)
+	s, err := natstest.Start(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +65,7 @@ func commandServer(t testing.TB) sinktest.CommandServer {
 			mu.Lock()
 			defer mu.Unlock()
 			s.Stop()
-			next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: opts.Dir, Port: port, MaxPayload: opts.MaxPayload})
+			next, err := natstest.Start(t.Context(), &natsserver.Options{Dir: opts.Dir, Port: port, MaxPayload: opts.MaxPayload})
 			if err != nil {
 				t.Errorf("restart: %v", err)
 				return

@@ -21,6 +21,7 @@ import (
 // worker has taken when it is told to stop is neither a dead letter nor lying
 // somewhere until its lease is over.
 func TestStoppingWorkersLoseNoAttempt(t *testing.T) {
+	t.Parallel()
 	const commands = 1500
 	c := newCommands(t, connect(t, natstest.Run(t)), &jetstream.CommandOptions{AckTimeout: time.Minute}) // it is given what time it needs
 	if err := c.SendAll(t.Context(), benchCommands(commands)); err != nil {
@@ -54,6 +55,7 @@ func TestStoppingWorkersLoseNoAttempt(t *testing.T) {
 
 // While a long command ends, those that its worker has room for are for others.
 func TestDrainingWorkerHoldsNothingBack(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	c := newCommands(t, nc, &jetstream.CommandOptions{AckTimeout: time.Minute})
 	ctx, stop := context.WithCancel(t.Context())
@@ -91,6 +93,7 @@ func TestDrainingWorkerHoldsNothingBack(t *testing.T) {
 
 // The server is there, and nothing gets through: no connection breaks.
 func TestSilentServerEndsTheLease(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	w := new(mutableWire)
 	nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{Nats: natsDialer(w)})
@@ -134,6 +137,7 @@ func TestSilentServerEndsTheLease(t *testing.T) {
 
 // Nobody waits for a connection that was closed for good.
 func TestServeEndsWithItsConnection(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	c := newCommands(t, nc, nil)
 	if err := c.Send(t.Context(), sinks.Command{Queue: "fleet", Name: "add-carriage"}); err != nil {

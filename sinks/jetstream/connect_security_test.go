@@ -30,6 +30,7 @@ func writeFile(t *testing.T, name string, text []byte) string {
 }
 
 func TestConnectWithWhatTheServerAsksFor(t *testing.T) {
+	t.Parallel()
 	user, err := nkeys.CreateUser()
 	if err != nil {
 		t.Fatal(err)
@@ -74,6 +75,7 @@ func TestConnectWithWhatTheServerAsksFor(t *testing.T) {
 }
 
 func TestConnectOptionsThatCannotBe(t *testing.T) {
+	t.Parallel()
 	certs := certtest.New(t)
 	for name, tc := range map[string]struct {
 		opts jetstream.ConnectOptions
@@ -97,6 +99,7 @@ func TestConnectOptionsThatCannotBe(t *testing.T) {
 
 // A server of a domain is asked by that name, as from behind a leaf node.
 func TestFirehoseInADomain(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]jetstream.Options{
 		"domain": {Domain: "hub"}, "prefix": {APIPrefix: "$JS.hub.API"},
 	} {
@@ -120,6 +123,7 @@ func TestFirehoseInADomain(t *testing.T) {
 }
 
 func TestStreamIsMadeAsAskedFor(t *testing.T) {
+	t.Parallel()
 	s := bareServer(t, &server.Options{JetStream: true, StoreDir: t.TempDir(), Tags: []string{"disk:ssd"}})
 	nc := dialBare(t, s)
 	f := open(t, nc, &jetstream.Options{

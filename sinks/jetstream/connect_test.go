@@ -12,6 +12,7 @@ import (
 )
 
 func TestConnectUnreachable(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -30,6 +31,7 @@ func TestConnectUnreachable(t *testing.T) {
 }
 
 func TestConnectRejectsURLWithoutQuotingIt(t *testing.T) {
+	t.Parallel()
 	for _, u := range []string{"nats://app:hunter2%@h", "nats://app:hunter2/@h", "nats://app:hunter2@", "", "nats://app:hunter2@h:port"} {
 		_, err := jetstream.Connect(u, nil)
 		if err == nil {
@@ -50,6 +52,7 @@ func noSecrets(t *testing.T, err error) {
 }
 
 func TestNewReportsAllFaultsAtOnce(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	_, err := jetstream.New(nc, "", &jetstream.Options{Stream: "a.b", Partitions: 2000, Replicas: -1, MaxPending: -1, AckTimeout: -1})
 	if err == nil {

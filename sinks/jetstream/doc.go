@@ -60,7 +60,22 @@
 // atomic batches (NATS 2.12): it becomes visible whole or not at all. Its first message
 // names the stream's last sequence. Nothing else is in flight meanwhile, so each such
 // transaction costs a round trip, and fast ingest is not used. Larger ones are stored as without
-// it. The stored messages carry the server's headers Nats-Batch-….
+// it; NATS 2.12 and 2.13 are first offered the whole of one that is larger than the window.
+// The stored messages carry the server's headers Nats-Batch-….
+//
+// # Versions of the server
+//
+// NATS 2.10 is the oldest that works. Groups need 2.11, Atomic needs 2.12, and an error
+// says so. The server's schedules of delayed commands (2.12) and its fast ingest (2.14) are used
+// where it has them, and done without elsewhere.
+//
+// # What is refused
+//
+// A request that the server refuses for a reason that no waiting mends, by the code of its
+// answer, is an error with the remedy: a [sinks.PlaceError], or a [sinks.QueueError] of commands.
+// So is what this user may not publish. A limit of consumers (max_consumers) that is full is waited
+// for by readers for 40 seconds, since the server keeps what a dead reader has left behind
+// for nearly as long. Anything else is tried again.
 //
 // # What is not promised
 //

@@ -98,7 +98,9 @@ func (c *filtered) Read(p []byte) (int, error) {
 // acknowledges reports whether a body is the answer to a publish, or to some of a
 // batch.
 func acknowledges(body []byte, stream string) bool {
-	return bytes.HasPrefix(body, []byte(`{"stream":"`+stream+`","seq":`)) || bytes.HasPrefix(body, []byte(`{"type":"ack","seq":`))
+	// Servers before 2.11 have a space before the second name.
+	return bytes.HasPrefix(body, []byte(`{"stream":"`+stream+`","seq":`)) || bytes.HasPrefix(body, []byte(`{"stream":"`+stream+`", "seq":`)) ||
+		bytes.HasPrefix(body, []byte(`{"type":"ack","seq":`))
 }
 
 // chaos stores a history while fault is called at random moments.
@@ -147,6 +149,7 @@ func chaos(t *testing.T, nc *nats.Conn, opts *jetstream.Options, seed uint64, fa
 
 // A connection that buffers while it has no server, as it does by default.
 func TestConnectionThatBuffers(t *testing.T) {
+	t.Parallel()
 	w := new(wire)
 	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w), nats.ReconnectBufSize(nats.DefaultReconnectBufSize))
 	chaos(t, nc, &jetstream.Options{MaxPending: 256}, 30, 40, w.cut)
@@ -155,6 +158,7 @@ func TestConnectionThatBuffers(t *testing.T) {
 // The last acknowledgements are lost, and nothing follows: only Stalled says
 // that something is amiss.
 func TestStalledWithoutFurtherBatches(t *testing.T) {
+	t.Parallel()
 	w := new(wire)
 	nc := connect(t, natstest.Run(t), nats.SetCustomDialer(w))
 	f := openAnew(t, nc, &jetstream.Options{AckTimeout: 2 * time.Second})

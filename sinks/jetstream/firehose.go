@@ -80,6 +80,7 @@ type writer struct {
 	wholes   *wholes // nil unless Options.Atomic is set
 	opened   time.Time
 	recovery recovery
+	said     error   // the connection's last error when the attempt began
 	latest   *latest // of a bucket, nil otherwise
 
 	sub  *nats.Subscription
@@ -147,7 +148,7 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 	if w.ingest.possible(&tail{batched: true}) == "" { // the stream may allow it later
 		w.wg.Go(func() { w.ingest.watch(watchCtx) })
 	}
-	w.opened = time.Now()
+	w.opened, w.said = time.Now(), w.nc.LastError()
 	if w.latest != nil {
 		if err := w.latest.sweep(whole); err != nil {
 			w.Close()

@@ -24,6 +24,7 @@ func random(t testing.TB, seed uint64) *rand.Rand {
 }
 
 func TestOrderedAndComplete(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]*jetstream.Options{
 		"defaults":      nil,
 		"narrow window": {MaxPending: 3},
@@ -45,6 +46,7 @@ func TestOrderedAndComplete(t *testing.T) {
 }
 
 func TestResetOnlyWhereSomebodyHasRead(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	batches := []*listeners.Batch{reset(1), snapshot(1, 2), live(1), transaction(2, 1), reset(5), snapshot(5, 2), live(5)}
 	store(t, open(t, nc, nil), batches)
@@ -63,6 +65,7 @@ func TestResetOnlyWhereSomebodyHasRead(t *testing.T) {
 }
 
 func TestWhatAMessageLooksLike(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	f := open(t, nc, &jetstream.Options{MsgID: true})
@@ -105,7 +108,9 @@ func TestPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, ni
 
 func predecessorsLastMessages(t *testing.T, opts *jetstream.Options) {
 	t.Helper()
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needsFor(t, nc, opts)
 	batches := history(random(t, 6), 2000)
 	first := open(t, nc, opts)
 	store(t, first, batches[:len(batches)/3])
@@ -125,6 +130,7 @@ func predecessorsLastMessages(t *testing.T, opts *jetstream.Options) {
 }
 
 func TestForeignMessageIsFenced(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	f := open(t, nc, nil) // within its first seconds: they excuse a predecessor only
@@ -163,9 +169,11 @@ func TestForeignMessageMakesNoGap(t *testing.T) { foreignMessageMakesNoGap(t, ni
 
 func foreignMessageMakesNoGap(t *testing.T, opts *jetstream.Options) {
 	t.Helper()
+	t.Parallel()
 	for seed := range uint64(3) {
 		s := natstest.Run(t)
 		nc, foreign := connect(t, s), connect(t, s)
+		needsFor(t, nc, opts)
 		f := open(t, nc, opts)
 		r := random(t, 70+seed)
 		batches := history(r, 4000)
@@ -207,8 +215,10 @@ func TestTooLargeForTheStreamIsNamed(t *testing.T) { tooLargeForTheStreamIsNamed
 
 func tooLargeForTheStreamIsNamed(t *testing.T, opts *jetstream.Options) {
 	t.Helper()
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
+	needsFor(t, nc, opts)
 	f := open(t, nc, opts)
 	js := natstest.JetStream(t, s)
 	stream, err := js.Stream(t.Context(), "CDC_SHOP")

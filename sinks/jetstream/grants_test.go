@@ -15,6 +15,7 @@ import (
 
 // What docs/firehose.md says of permissions is enough, and no more than that.
 func TestPermissionsOfAWriterAndOfTheReaderOfOneTable(t *testing.T) {
+	t.Parallel()
 	const (
 		seats   = "cdc.shop.public.seats.>"
 		next    = "$JS.API.CONSUMER.MSG.NEXT.CDC_SHOP.seats_reader"

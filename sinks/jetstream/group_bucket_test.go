@@ -76,7 +76,9 @@ func checkpoints(t *testing.T, nc *nats.Conn) (next []uint64, owners []string) {
 
 // A partition that gets nothing must not fall behind what the stream keeps.
 func TestGroupCheckpointOfAQuietPartitionMoves(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 11)
 	f := open(t, nc, nil)
 	store(t, f, []*listeners.Batch{sinktest.Transaction(1, 1)})
 	g, err := jetstream.NewGroups(nc, "shop", nil)
@@ -141,7 +143,9 @@ func TestGroupCheckpointOfAQuietPartitionMoves(t *testing.T) {
 }
 
 func TestGroupRefusesAnotherNumberOfPartitions(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 11)
 	store(t, open(t, nc, nil), []*listeners.Batch{sinktest.Transaction(1, 500)})
 	run := func(partitions int, until func() bool) error {
 		g, err := jetstream.NewGroups(nc, "shop", &jetstream.GroupsOptions{Partitions: partitions})
@@ -177,7 +181,9 @@ func TestGroupRefusesAnotherNumberOfPartitions(t *testing.T) {
 
 // What is in a partition that the group does not read would be missed.
 func TestGroupRefusesTooFewPartitions(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 11)
 	store(t, open(t, nc, nil), []*listeners.Batch{sinktest.Transaction(1, 500)})
 	g, err := jetstream.NewGroups(nc, "shop", &jetstream.GroupsOptions{Partitions: 8})
 	if err != nil {
@@ -202,7 +208,9 @@ func TestGroupRefusesTooFewPartitions(t *testing.T) {
 }
 
 func TestGroupWithoutAStream(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 11)
 	g, err := jetstream.NewGroups(nc, "shop", nil)
 	if err != nil {
 		t.Fatal(err)
@@ -221,7 +229,9 @@ func TestGroupWithoutAStream(t *testing.T) {
 }
 
 func TestGroupOfARegion(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 11)
 	shop := grid.New("shop", nil)
 	defer func() { _ = shop.Close(context.WithoutCancel(t.Context())) }()
 	seats, err := grid.Open[string, int](shop, "seats", nil)

@@ -14,6 +14,7 @@ import (
 
 // One of three servers is killed, the one that leads the stream, under load.
 func TestGroupGoesOnWhenAServerIsKilled(t *testing.T) {
+	t.Parallel()
 	servers := clusterServers(t)
 	var urls []string
 	for _, s := range servers {

@@ -99,7 +99,7 @@ func (r *groupReader) consume(ctx context.Context) error {
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
 		made, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
 			DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: c.next, FilterSubjects: r.filters,
-			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
 		})
 		return err
 	})

@@ -15,14 +15,17 @@ import (
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
-func TestGroups(t *testing.T) { sinktest.Groups(t, groupServer) }
+func TestGroups(t *testing.T) {
+	t.Parallel()
+	sinktest.Groups(t, beside(groupServer))
+}
 
 const groupPartitions = 8
 
 // groupServer starts a server that can be restarted.
 func groupServer(t testing.TB) sinktest.GroupServer {
 	dir := t.TempDir()
-	s, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: natstest.Port(t)})
+	s, err := natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: natstest.Port(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -34,6 +37,7 @@ func groupServer(t testing.TB) sinktest.GroupServer {
 	})
 	url, port := s.URL(), s.Port()
 	nc := connectTo(t, url)
+	needs(t, nc, 11)
 	f := openAnew(t, nc, &jetstream.Options{Partitions: groupPartitions, AckTimeout: time.Second}) // which bounds Open, too
 	return sinktest.GroupServer{
 		Partitions: groupPartitions, Markers: true, SlowDrains: true,
@@ -56,7 +60,7 @@ func groupServer(t testing.TB) sinktest.GroupServer {
 			mu.Lock()
 			defer mu.Unlock()
 			s.Stop()
-			next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
+			next, err := natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
 			if err != nil {
 				t.Errorf("restart: %v", err)
 				return

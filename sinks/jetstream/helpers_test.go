@@ -14,13 +14,13 @@ import (
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
-	"github.com/rowcall/rowcall/internal/natsserver"
+	"github.com/rowcall/rowcall/internal/natsserver/natstest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 	"github.com/rowcall/rowcall/sinks/jetstream"
 )
 
-func connect(t testing.TB, s *natsserver.Server, opts ...nats.Option) *nats.Conn {
+func connect(t testing.TB, s *natstest.Server, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	nc, err := jetstream.Connect(s.URL(), &jetstream.ConnectOptions{ReconnectWait: 10 * time.Millisecond, Nats: opts})
 	if err != nil {
@@ -28,6 +28,44 @@ func connect(t testing.TB, s *natsserver.Server, opts ...nats.Option) *nats.Conn
 	}
 	t.Cleanup(nc.Close)
 	return nc
+}
+
+// beside has the tests of a suite run beside others. Each has a server of its own.
+func beside[S any](start func(testing.TB) S) func(testing.TB) S {
+	return func(t testing.TB) S {
+		t.Helper()
+		if test, ok := t.(*testing.T); ok {
+			test.Parallel()
+		}
+		return start(t)
+	}
+}
+
+// serverHas reports whether the server is NATS 2.minor or later.
+func serverHas(t testing.TB, nc *nats.Conn, minor int) bool {
+	t.Helper()
+	var major, has int
+	if _, err := fmt.Sscanf(nc.ConnectedServerVersion(), "%d.%d", &major, &has); err != nil {
+		t.Fatalf("the server's version is %q: %v", nc.ConnectedServerVersion(), err)
+	}
+	return major > 2 || major == 2 && has >= minor
+}
+
+// needs skips a test of what the server cannot do.
+func needs(t testing.TB, nc *nats.Conn, minor int) {
+	t.Helper()
+	if !serverHas(t, nc, minor) {
+		t.Skipf("the server is NATS %s, and this needs 2.%d", nc.ConnectedServerVersion(), minor)
+	}
+}
+
+// needsFor is needs for what options ask for. Fast ingest is done without where the
+// server has none.
+func needsFor(t testing.TB, nc *nats.Conn, opts *jetstream.Options) {
+	t.Helper()
+	if opts != nil && opts.Atomic {
+		needs(t, nc, 12)
+	}
 }
 
 // open returns a firehose that is closed at the test's end.

@@ -19,11 +19,12 @@ func TestFirehosesWithFastIngest(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the same again")
 	}
-	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer {
+	t.Parallel()
+	sinktest.Firehoses(t, beside(func(t testing.TB) sinktest.FirehoseServer {
 		s := startFirehosesWith(t, always)
 		s.Faults = 6 // the suite without has more
 		return s
-	})
+	}))
 }
 
 func TestFastIngestPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, &always) }
@@ -71,6 +72,7 @@ func allowsBatches(t *testing.T, js natsjs.JetStream) bool {
 
 // What decides whether messages go in batches.
 func TestFastIngestIsChosenAtRunTime(t *testing.T) {
+	t.Parallel()
 	existing := natsjs.StreamConfig{Name: "CDC_SHOP", Subjects: []string{"cdc.shop.>"}}
 	allowing := existing
 	allowing.AllowBatchPublish = true
@@ -90,6 +92,12 @@ func TestFastIngestIsChosenAtRunTime(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := natstest.Run(t)
 			nc, js := connect(t, s), natstest.JetStream(t, s)
+			if !serverHas(t, nc, 14) {
+				if tc.stream == &allowing {
+					needs(t, nc, 14)
+				}
+				tc.allowed, tc.used = false, false
+			}
 			if tc.stream != nil {
 				if _, err := js.CreateStream(t.Context(), *tc.stream); err != nil {
 					t.Fatal(err)
@@ -112,10 +120,11 @@ func TestFastIngestIsChosenAtRunTime(t *testing.T) {
 // By default batches begin under load, and end when it is over.
 func TestFastIngestUnderLoad(t *testing.T) {
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 14)
 	seen := ends(t, nc)
 	f := open(t, nc, nil)
 	var batches []*listeners.Batch
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(10 * time.Second)
 	for n := 0; n == 0; n = count(t, seen, nc) {
 		if time.Now().After(deadline) || len(batches) >= 200 {
 			t.Skip("this machine never sends 10,000 messages a second")
@@ -135,7 +144,9 @@ func TestFastIngestUnderLoad(t *testing.T) {
 // Nobody waits for what is stored, and nothing follows: Stored moves on all the
 // same.
 func TestFastIngestEndsABatchThatIsIdle(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
+	needs(t, nc, 14)
 	seen := ends(t, nc)
 	f := open(t, nc, &always)
 	for commit := range uint64(3) {
@@ -151,8 +162,10 @@ func TestFastIngestEndsABatchThatIsIdle(t *testing.T) {
 
 // Somebody takes the permission back while a batch is open.
 func TestFastIngestIsForbiddenMeanwhile(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc, js := connect(t, s), natstest.JetStream(t, s)
+	needs(t, nc, 14)
 	f := open(t, nc, &always)
 	batches := history(random(t, 90), 2000)
 	half := len(batches) / 2
@@ -174,6 +187,7 @@ func TestFastIngestIsForbiddenMeanwhile(t *testing.T) {
 
 // A stranger's message between two batches, where nothing is in flight.
 func TestFastIngestForeignMessageBetweenBatches(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc, js := connect(t, s), natstest.JetStream(t, s)
 	f := open(t, nc, &always)
@@ -190,6 +204,7 @@ func TestFastIngestForeignMessageBetweenBatches(t *testing.T) {
 // On three servers nothing is stored behind a stranger's message that took the
 // place of one in flight, not even for a moment.
 func TestFastIngestClusterForeignMessage(t *testing.T) {
+	t.Parallel()
 	nc := cluster(t)
 	js, err := natsjs.New(nc)
 	if err != nil {

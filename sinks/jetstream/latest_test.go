@@ -42,6 +42,7 @@ func mirrorLatest(t testing.TB, nc *nats.Conn) *tickets {
 }
 
 func TestMirrorsOfABucketEqualTheRegionAfterRandomHistories(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(1)
 	if os.Getenv("ROWCALL_FIREHOSE_FAULTS") != "" {
 		seeds = 2
@@ -70,7 +71,7 @@ func TestMirrorsOfABucketEqualTheRegionAfterRandomHistories(t *testing.T) {
 						mirrors = append(mirrors, mirrorLatest(t, connect(t, s)))
 					case i == 400:
 						s.Stop()
-						next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
+						next, err := natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
 						if err != nil {
 							t.Fatalf("restart: %v", err)
 						}
@@ -106,7 +107,7 @@ func openLatest(t testing.TB, nc *nats.Conn) *sinks.Firehose {
 }
 
 // entries reads a bucket with the client library's own means.
-func entries(t testing.TB, s *natsserver.Server) []string {
+func entries(t testing.TB, s *natstest.Server) []string {
 	t.Helper()
 	kv, err := natstest.JetStream(t, s).KeyValue(t.Context(), "LATEST_SHOP")
 	if err != nil {
@@ -148,6 +149,7 @@ func change1(commit uint64, op listeners.Op, before, after int) *listeners.Batch
 // Any KV client reads the entries, sees deleted keys as deleted, and a row whose
 // key has changed under its new key alone.
 func TestBucketIsAKeyValueStore(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	f := openLatest(t, connect(t, s))
 	store(t, f, []*listeners.Batch{
@@ -184,6 +186,7 @@ func keysOnly(lines []string, prefix string) []string {
 // Each process takes up where the one before it died, is told everything from
 // the beginning, and stores only what is missing.
 func TestBucketSurvivesCrashes(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	r := random(t, 90)
 	var batches []*listeners.Batch
@@ -242,6 +245,7 @@ func TestBucketSurvivesCrashes(t *testing.T) {
 }
 
 func TestBucketErrors(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	if _, err := jetstream.NewLatest(nc, "shop", "", &jetstream.Options{Stream: "OTHER"}); err == nil {

@@ -211,6 +211,7 @@ func change(t testing.TB, g *grid.Grid, region *tickets, r *rand.Rand) {
 }
 
 func TestMirrorHoldsAndHearsWhatTheRegionOfAnotherProcessDoes(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	g, region := process(t)
 	r := random(t, 60)
@@ -270,6 +271,7 @@ func lastPosition(r *listenertest.Recorder) listeners.Position {
 // Three generations of a writer, whose regions begin empty. The mirrors follow
 // each, one of them from a stream that it finds with some history.
 func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	r := random(t, 61)
 	var m, late *tickets
@@ -312,6 +314,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 // Two mirrors with wires that break, a server that restarts, and a third mirror
 // that joins in the midst of it.
 func TestMirrorsEqualTheRegionAfterRandomHistories(t *testing.T) {
+	t.Parallel()
 	seeds := uint64(2)
 	if testing.Short() {
 		seeds = 1
@@ -352,7 +355,7 @@ func randomHistory(t *testing.T, seed uint64) {
 			equal(t, "mirror 0", mirrors[0], region)
 		case i%300 == 299:
 			s.Stop()
-			next, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
+			next, err := natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
 			if err != nil {
 				t.Fatalf("restart: %v", err)
 			}
@@ -428,6 +431,7 @@ func replayed(t testing.TB, batches []listenertest.Batch, m *tickets) {
 // A mirror that a purge has overtaken says so, if the stream has no state to go
 // on with.
 func TestSourceSaysThatHistoryIsGone(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	g, region := process(t)
 	stop := publish(t, connect(t, server), region, nil)
@@ -464,6 +468,7 @@ func TestSourceSaysThatHistoryIsGone(t *testing.T) {
 // A mirror that followed a stream, whose history is then gone for good, keeps
 // what it holds and says why it stopped.
 func TestMirrorSaysWhyItsSourceHasFailed(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	g, region := process(t)
 	stop := publish(t, connect(t, server), region, nil)

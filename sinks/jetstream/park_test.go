@@ -13,6 +13,7 @@ import (
 // A body that is parked stays as long as its message, whatever the options of a
 // later firehose say.
 func TestParkedBodyStaysAsLongAsItsMessage(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	open(t, nc, &jetstream.Options{MaxAge: 2 * time.Hour}).Close()

@@ -46,6 +46,7 @@ func opened(t *testing.T, s listeners.PositionStore, name string, want listeners
 }
 
 func TestPositions(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	listenertest.Positions(t, func(t *testing.T) listeners.PositionStore {
 		return newPositions(t, connect(t, s), &jetstream.PositionsOptions{Lease: brief})
@@ -53,6 +54,7 @@ func TestPositions(t *testing.T) {
 }
 
 func TestPositionsOnACluster(t *testing.T) {
+	t.Parallel()
 	nc := cluster(t)
 	stepped := 0
 	listenertest.Positions(t, func(t *testing.T) listeners.PositionStore {
@@ -69,6 +71,7 @@ func TestPositionsOnACluster(t *testing.T) {
 
 // A process that dies lets go of nothing.
 func TestNameOfADeadOwnerIsFreeAfterTheLease(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	opts := &jetstream.PositionsOptions{Lease: time.Second}
 	victim := connect(t, s)
@@ -93,6 +96,7 @@ func TestNameOfADeadOwnerIsFreeAfterTheLease(t *testing.T) {
 // An owner that was out of reach for a lease, and whose name is another's now,
 // learns that when it is back, and overwrites nothing.
 func TestOwnerThatWasOutOfReachLosesTheName(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	opts := &jetstream.PositionsOptions{Lease: time.Second}
 	w := new(wire)
@@ -132,6 +136,7 @@ func save(t *testing.T, k listeners.PositionKeeper, p listeners.Position) error 
 
 // What was stored although nobody said so is known to be one's own.
 func TestPositionsWithLostAcknowledgements(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	w := &wire{stream: "KV_" + jetstream.DefaultPositionsBucket}
 	// No sign of life comes in between.
@@ -178,6 +183,7 @@ func TestOwnerThatSavesNothingKeepsTheName(t *testing.T) {
 
 // A subscription whose store is away handles on, and stores when it is back.
 func TestPositionsSurviveARestartOfTheServer(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := natstest.RunWith(t, &natsserver.Options{Dir: dir})
 	port := s.Port()
@@ -198,7 +204,7 @@ func TestPositionsSurviveARestartOfTheServer(t *testing.T) {
 			if saved, _ := sub.Saved(); saved == atCommit(commit+1) {
 				t.Errorf("%s is saved without a server", saved)
 			}
-			if s, err = natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port}); err != nil {
+			if s, err = natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -215,6 +221,7 @@ func TestPositionsSurviveARestartOfTheServer(t *testing.T) {
 
 // Whoever starts while the server is away waits for it.
 func TestPositionsOpenBeforeTheServerIsBack(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	s := natstest.RunWith(t, &natsserver.Options{Dir: dir})
 	port := s.Port()
@@ -240,7 +247,7 @@ func TestPositionsOpenBeforeTheServerIsBack(t *testing.T) {
 		t.Fatal("Open returned without a server")
 	case <-time.After(100 * time.Millisecond):
 	}
-	s, err := natsserver.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
+	s, err := natstest.Start(t.Context(), &natsserver.Options{Dir: dir, Port: port})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,6 +258,7 @@ func TestPositionsOpenBeforeTheServerIsBack(t *testing.T) {
 }
 
 func TestOpenOfPositionsEndsWithItsContext(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	owner := opened(t, newPositions(t, nc, nil), "s", listeners.Position{})
@@ -267,6 +275,7 @@ func TestOpenOfPositionsEndsWithItsContext(t *testing.T) {
 }
 
 func TestPositionsRefuse(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	js, err := natsjs.New(nc)
 	if err != nil {

@@ -3,9 +3,12 @@ package jetstream_test
 import (
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,7 +26,19 @@ import (
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
-func TestMain(m *testing.M) { pgtest.Main(m) }
+// TestMain lets more tests run at a time than there are processors, unless somebody says
+// how many: most of the time they wait.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	said := false
+	flag.Visit(func(f *flag.Flag) { said = said || f.Name == "test.parallel" })
+	if !said {
+		if err := flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
+	}
+	pgtest.Main(m)
+}
 
 // sale is a row with a column of every common type.
 type sale struct {

@@ -5,14 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"log/slog"
 	"time"
 
+	"github.com/cenkalti/backoff/v4"
 	"github.com/nats-io/nats.go"
 	natsjs "github.com/nats-io/nats.go/jetstream"
 
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/sinks"
 )
+
+// quietChecks is how many times a reader that is to end looks at a silent consumer
+// before it makes another.
+const quietChecks = 5
 
 // A Message is an event as it stands in a stream.
 type Message struct {
@@ -37,8 +43,8 @@ type ReadOptions struct {
 	After listeners.Position
 	// New asks for messages that are stored from now on.
 	New bool
-	// FilterSubjects are the subjects wanted, with NATS wildcards. Default:
-	// all of the stream.
+	// FilterSubjects are the subjects wanted, with NATS wildcards. Servers before
+	// 2.12 refuse two that overlap. Default: all of the stream.
 	FilterSubjects []string
 	// Follow waits for further messages at the end of the stream. Default:
 	// the reader ends there.
@@ -51,7 +57,7 @@ type ReadOptions struct {
 
 // Read yields the messages of a stream, in order and without a gap: a
 // connection that is lost is made up for. It ends at the end of the stream
-// (unless Follow is set), when the loop breaks, or with an error, which comes
+// (unless Follow is set), also if what was there is removed meanwhile, when the loop breaks, or with an error, which comes
 // with a zero Message: the cause of ctx's end, or what went wrong. A message
 // that is not an event comes with an error of its own, and its Subject,
 // Sequence and Body; the loop may go on.
@@ -83,18 +89,19 @@ func read(ctx context.Context, nc *nats.Conn, stream string, o *ReadOptions, yie
 	if err != nil {
 		return err
 	}
-	end := s.CachedInfo().State.LastSeq
+	state := &s.CachedInfo().State
 	cfg, err := consumerConfig(ctx, s, o)
 	if err != nil {
 		return err
 	}
-	if !o.Follow && (s.CachedInfo().State.Msgs == 0 || cfg.OptStartSeq > end) {
+	if !o.Follow && (state.Msgs == 0 || cfg.OptStartSeq > state.LastSeq) {
 		return nil
 	}
 	c, err := js.OrderedConsumer(ctx, stream, cfg)
 	if err != nil {
 		return err
 	}
+	r := &reading{follow: o.Follow, end: state.LastSeq, yield: yield, retry: newRetry()}
 	if !o.Follow {
 		info, err := c.Info(ctx)
 		if err != nil {
@@ -103,30 +110,113 @@ func read(ctx context.Context, nc *nats.Conn, stream string, o *ReadOptions, yie
 		if info.NumPending == 0 {
 			return nil
 		}
+		r.consumer = info.Name
 	}
+	log := &cursor{nc: nc, js: js, stream: stream, log: slog.New(slog.DiscardHandler), created: s.CachedInfo().Created}
+	for {
+		over, err := r.messages(ctx, c)
+		if over {
+			return nil
+		}
+		if ctx.Err() != nil || errors.Is(err, nats.ErrConnectionClosed) {
+			return err
+		}
+		if c, err = r.again(ctx, log, cfg); err != nil {
+			return err
+		}
+	}
+}
+
+// A reading is one call of Read, over as many consumers as it takes.
+type reading struct {
+	follow bool
+	end    uint64 // the stream's last sequence when it began
+	yield  func(Message, error) bool
+
+	retry    *backoff.ExponentialBackOff
+	last     uint64 // sequence that was yielded
+	consumer string // who sent that, or is to send the first one
+	sent     uint64 // messages by it
+}
+
+// again makes a new consumer, which goes on behind the last message. It tries for as
+// long as that may help.
+func (r *reading) again(ctx context.Context, log *cursor, cfg natsjs.OrderedConsumerConfig) (c natsjs.Consumer, err error) {
+	if r.sent > 0 {
+		r.retry.Reset()
+	}
+	if err := wait(ctx, r.retry.NextBackOff()); err != nil {
+		return nil, err
+	}
+	info, err := log.info(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Created.Equal(log.created) {
+		return nil, &sinks.PlaceError{Place: place(log.stream), Reason: "it was deleted while it was read, and made anew; read again"}
+	}
+	if r.last > 0 {
+		cfg.DeliverPolicy, cfg.OptStartSeq, cfg.OptStartTime = natsjs.DeliverByStartSequencePolicy, r.last+1, nil
+	}
+	err = log.persist(ctx, func(ctx context.Context) error {
+		c, err = log.js.OrderedConsumer(ctx, log.stream, cfg)
+		if err == nil {
+			r.consumer, r.sent = c.CachedInfo().Name, 0
+		}
+		return err
+	})
+	return c, err
+}
+
+// messages yields what a consumer sends. It returns true when the loop broke or the
+// end was reached.
+func (r *reading) messages(ctx context.Context, c natsjs.Consumer) (over bool, err error) {
 	messages, err := c.Messages()
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer messages.Stop()
 	stop := context.AfterFunc(ctx, messages.Stop)
 	defer stop()
-	for {
-		m, err := messages.Next(natsjs.NextContext(ctx))
-		if err != nil {
-			return err
+	var next []natsjs.NextOpt
+	if !r.follow {
+		next = append(next, natsjs.NextMaxWait(idleCheck))
+	}
+	for quiet := 0; ; {
+		m, err := messages.Next(next...)
+		if errors.Is(err, nats.ErrTimeout) && !r.follow {
+			if quiet++; r.nothingLeft(ctx, c) {
+				return true, nil
+			}
+			if quiet < quietChecks {
+				continue
+			}
 		}
+		if err != nil {
+			return false, err
+		}
+		quiet = 0
 		meta, err := m.Metadata()
 		if err != nil {
-			return err
+			return false, err
 		}
-		if !yield(decode(m, meta)) {
-			return nil
+		r.last, r.consumer, r.sent = meta.Sequence.Stream, meta.Consumer, meta.Sequence.Consumer
+		if !r.yield(decode(m, meta)) {
+			return true, nil
 		}
-		if !o.Follow && (meta.NumPending == 0 || meta.Sequence.Stream >= end) {
-			return nil
+		if !r.follow && (meta.NumPending == 0 || r.last >= r.end) {
+			return true, nil
 		}
 	}
+}
+
+// nothingLeft reports whether the consumer has nothing more to send than has come: what
+// there was has been removed since.
+func (r *reading) nothingLeft(ctx context.Context, c natsjs.Consumer) bool {
+	ctx, cancel := context.WithTimeout(ctx, lastAsk)
+	defer cancel()
+	info, err := c.Info(ctx)
+	return err == nil && info.Name == r.consumer && info.NumPending == 0 && info.Delivered.Consumer == r.sent
 }
 
 func decode(m natsjs.Msg, meta *natsjs.MsgMetadata) (Message, error) {
@@ -152,7 +242,8 @@ func attributes(h nats.Header) func(string) string {
 }
 
 func consumerConfig(ctx context.Context, s natsjs.Stream, o *ReadOptions) (natsjs.OrderedConsumerConfig, error) {
-	c := natsjs.OrderedConsumerConfig{FilterSubjects: o.FilterSubjects, DeliverPolicy: natsjs.DeliverAllPolicy}
+	// The library's own attempts do not look at what the server says.
+	c := natsjs.OrderedConsumerConfig{FilterSubjects: o.FilterSubjects, DeliverPolicy: natsjs.DeliverAllPolicy, MaxResetAttempts: 1}
 	switch {
 	case o.Sequence > 0:
 		c.DeliverPolicy, c.OptStartSeq = natsjs.DeliverByStartSequencePolicy, o.Sequence

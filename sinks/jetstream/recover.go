@@ -60,6 +60,14 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 		r.timeout = min(2*r.timeout, w.opts.AckTimeout)
 		return listeners.Position{}, w.lost(err)
 	}
+	if errors.Is(r.fault, errAckTimeout) {
+		if no := forbidden(w.nc, w.said, w.from.address()+"."); no != nil {
+			return listeners.Position{}, &sinks.PlaceError{
+				Place: place(w.opts.Stream), Err: no, Reason: "this user may not store events; allow it to publish to " + w.subjects(),
+			}
+		}
+	}
+	w.said = w.nc.LastError()
 	balked := w.flight.batched() && balks(r.fault, t.seq == w.flight.stable())
 	err = w.resume(&t, r.fault)
 	w.ingest.restart(&t, balked)

@@ -13,6 +13,7 @@ import (
 
 // A region's firehose takes the events of that region alone.
 func TestRegionFirehoseRefusesOthers(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	for name, of := range map[string][2]string{"another region": {"trains", "cars"}, "another grid": {"ships", "seats"}} {
 		t.Run(name, func(t *testing.T) {
@@ -56,6 +57,7 @@ func TestRegionFirehoseRefusesOthers(t *testing.T) {
 // A region that has not changed is not stored again when its firehose comes
 // back, and one that has is stored anew behind a reset.
 func TestRegionIsStoredOnce(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	g, region := process(t)

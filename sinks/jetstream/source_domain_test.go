@@ -14,6 +14,7 @@ import (
 
 // A domain that no server has shows that it is asked by its name.
 func TestReadInADomain(t *testing.T) {
+	t.Parallel()
 	s := bareServer(t, &server.Options{JetStream: true, StoreDir: t.TempDir(), JetStreamDomain: "hub"})
 	nc := dialBare(t, s)
 	f := open(t, nc, &jetstream.Options{Domain: "hub"})

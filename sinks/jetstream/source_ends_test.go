@@ -17,6 +17,7 @@ import (
 )
 
 func TestSourceErrors(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	if _, err := jetstream.NewSource(nil, "a.b", &sinks.SourceOptions{MaxBytes: -1}); err == nil ||
 		!strings.Contains(err.Error(), "connection") || !strings.Contains(err.Error(), "name") || !strings.Contains(err.Error(), "MaxBytes") {
@@ -51,6 +52,7 @@ func TestSourceErrors(t *testing.T) {
 
 // A reader behind its stream says by how much.
 func TestSourceLag(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, MaxBytes: 1})
@@ -74,6 +76,7 @@ func TestSourceLag(t *testing.T) {
 
 // The last full reset counts, whatever partial ones came after it.
 func TestSourceAddsUpFromTheLastFullReset(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	partial := reset(6)
@@ -103,6 +106,7 @@ func TestSourceAddsUpFromTheLastFullReset(t *testing.T) {
 // Run ends soon after its context, and leaves nothing running, while there is
 // no server.
 func TestSourceEndsWithoutAServer(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 3)})

@@ -1,6 +1,7 @@
 package jetstream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +42,10 @@ type cursor struct {
 	stream string
 	log    *slog.Logger
 
-	next    uint64    // the sequence of the next message
-	created time.Time // of the stream that is read
-	tip     uint64    // the last sequence when the cursor was made
+	next    uint64        // the sequence of the next message
+	created time.Time     // of the stream that is read
+	tip     uint64        // the last sequence when the cursor was made
+	full    time.Duration // how long a limit of consumers is waited for; 0 for fullFor
 
 	consumer *consumer // nil while there is none
 	retry    *backoff.ExponentialBackOff
@@ -152,7 +154,7 @@ func (c *cursor) consume(ctx context.Context) (uint64, error) {
 	err := c.persist(ctx, func(ctx context.Context) (err error) {
 		made, err = c.js.CreateConsumer(ctx, c.stream, natsjs.ConsumerConfig{
 			DeliverPolicy: natsjs.DeliverByStartSequencePolicy, OptStartSeq: max(c.next, 1),
-			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: 30 * time.Second,
+			AckPolicy: natsjs.AckNonePolicy, MemoryStorage: true, Replicas: 1, InactiveThreshold: consumerIdle,
 		})
 		return err
 	})
@@ -338,11 +340,13 @@ func (c *cursor) persist(ctx context.Context, ask func(context.Context) error) e
 func (c *cursor) persistFor(ctx context.Context, longest time.Duration, ask func(context.Context) error) error {
 	retry := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
-	var missing time.Time
+	var missing, full time.Time
 	for timeout := firstAsk; ; {
+		said := c.nc.LastError()
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(limited)
-		if limited.Err() != nil {
+		silent := limited.Err() != nil
+		if silent {
 			timeout = min(2*timeout, longest)
 		}
 		cancel()
@@ -367,6 +371,17 @@ func (c *cursor) persistFor(ctx context.Context, longest time.Duration, ask func
 			}
 			if time.Since(missing) > goneAfter {
 				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: "it was deleted while it was read; start its writer, then read again"}
+			}
+		case refusal(err) != "":
+			if full.IsZero() {
+				full = time.Now()
+			}
+			if api, _ := errors.AsType[*natsjs.APIError](err); api.ErrorCode != codeMaxConsumers || time.Since(full) > cmp.Or(c.full, fullFor) {
+				return &sinks.PlaceError{Place: place(c.stream), Err: err, Reason: refusal(err)}
+			}
+		case silent:
+			if no := forbidden(c.nc, said, c.stream); no != nil {
+				return &sinks.PlaceError{Place: place(c.stream), Err: no, Reason: "this user may not do what is needed; allow it"}
 			}
 		}
 		c.log.DebugContext(ctx, "the server does not answer yet", "stream", c.stream, "error", err)

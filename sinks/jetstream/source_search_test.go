@@ -21,6 +21,7 @@ import (
 // A bucket in which one key changes all the time is one large hole. To look a
 // position up in it takes no question for each sequence that is gone.
 func TestSourceFindsAPositionAcrossAHole(t *testing.T) {
+	t.Parallel()
 	const changes = 3000
 	nc := connect(t, natstest.Run(t))
 	f := openLatest(t, nc)

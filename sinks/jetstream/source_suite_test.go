@@ -24,8 +24,9 @@ func (s *sourceServer) Source(t testing.TB, opts *sinks.SourceOptions) *sinks.So
 func (s *sourceServer) Store(t testing.TB, batches []*listeners.Batch) { store(t, s.f, batches) }
 
 func TestSources(t *testing.T) {
-	sinktest.Sources(t, func(t testing.TB) sinktest.SourceServer {
+	t.Parallel()
+	sinktest.Sources(t, beside(func(t testing.TB) sinktest.SourceServer {
 		nc := connect(t, natstest.Run(t))
 		return &sourceServer{nc: nc, f: open(t, nc, nil)}
-	})
+	}))
 }

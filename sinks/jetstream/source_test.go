@@ -32,6 +32,7 @@ func source(t testing.TB, nc *nats.Conn, opts *sinks.SourceOptions) *sinks.Sourc
 
 // A listener of the stream hears the batches that one of the database hears.
 func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	batches := history(random(t, 50), 3000)
@@ -51,6 +52,7 @@ func TestSourceTellsTheBatchesOfTheDatabase(t *testing.T) {
 // A firehose that is fed by another one, and begins anew behind the first
 // snapshot's reset, stores the snapshot whole.
 func TestFirehoseOfAFirehose(t *testing.T) {
+	t.Parallel()
 	nc, second := connect(t, natstest.Run(t)), connect(t, natstest.Run(t))
 	store(t, open(t, nc, nil), history(random(t, 51), 300))
 	f := open(t, second, nil)
@@ -77,6 +79,7 @@ func TestFirehoseOfAFirehose(t *testing.T) {
 }
 
 func TestSourceStarts(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	batches := []*listeners.Batch{transaction(1, 3), transaction(2, 3)}
@@ -134,6 +137,7 @@ func TestSourceStarts(t *testing.T) {
 
 // Its end is waited for, however long that takes.
 func TestSourceWaitsForTheEndOfATransaction(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	halves := parts(transaction(1, 6), 4)
@@ -160,6 +164,7 @@ func TestSourceWaitsForTheEndOfATransaction(t *testing.T) {
 }
 
 func TestSourceCutsALargeTransaction(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	b := transaction(1, 1000)
@@ -186,6 +191,7 @@ func TestSourceCutsALargeTransaction(t *testing.T) {
 }
 
 func TestSourceLimitsCollections(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	store(t, open(t, nc, nil), []*listeners.Batch{transaction(1, 2)})
 	for _, collection := range []string{"public.seats", "public.trains"} {
@@ -205,6 +211,7 @@ func TestSourceLimitsCollections(t *testing.T) {
 
 // What is no event is left out; what is one and cannot be read is never dropped.
 func TestSourceAndMessagesThatItCannotRead(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	f := open(t, nc, nil)
@@ -238,6 +245,7 @@ func TestSourceAndMessagesThatItCannotRead(t *testing.T) {
 // A subscription that asks for the present state gets it, and every later
 // change once, whenever it comes.
 func TestSourceTellsThePresentState(t *testing.T) {
+	t.Parallel()
 	nc := connect(t, natstest.Run(t))
 	f := open(t, nc, nil)
 	batches := history(random(t, 51), 4000)
@@ -303,6 +311,7 @@ func TestSourceTellsThePresentState(t *testing.T) {
 // The limits take messages that a reader has not read. What is left begins with
 // a reset, so that all subscriptions are told the state anew.
 func TestSourceResetsWhenHistoryIsGone(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	f := open(t, nc, nil)
@@ -335,6 +344,7 @@ func TestSourceResetsWhenHistoryIsGone(t *testing.T) {
 
 // A stream that was deleted and made anew, with another history.
 func TestSourceNoticesAnotherStream(t *testing.T) {
+	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	f := open(t, nc, nil)
@@ -373,6 +383,7 @@ func TestSourceNoticesAnotherStream(t *testing.T) {
 // What a replica without a leader says of the stream may be old: it is no sign of
 // another stream.
 func TestSourceAsksALeader(t *testing.T) {
+	t.Parallel()
 	nc, err := nats.Connect(bareServer(t, &server.Options{}).ClientURL()) // the test answers for JetStream
 	if err != nil {
 		t.Fatal(err)

@@ -107,6 +107,8 @@ func (w *writer) explain(ctx context.Context, err error) error {
 		return fail(fmt.Sprintf("its subjects %s belong to %s already; set the name of the stream to that, or take the subjects from it", w.subjects(), owner))
 	case errors.As(err, &api) && api.ErrorCode == codeReplicasRefused:
 		return fail(fmt.Sprintf("%d replicas need a cluster; set the replicas to 1", w.opts.Replicas))
+	case refusal(err) != "":
+		return fail(refusal(err))
 	}
 	return fmt.Errorf("stream %s: %w", w.opts.Stream, err)
 }

@@ -23,6 +23,7 @@ func wantStreamError(t *testing.T, err error, words string) {
 }
 
 func TestStreamThatIsCreated(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	f, err := jetstream.New(nc, "my-shop", &jetstream.Options{MaxAge: time.Hour, MaxBytes: 1 << 20})
@@ -48,6 +49,7 @@ func TestStreamThatIsCreated(t *testing.T) {
 }
 
 func TestStreamThatExists(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		config natsjs.StreamConfig
 		want   string // in the error; "" for none
@@ -104,6 +106,7 @@ func TestStreamThatExists(t *testing.T) {
 }
 
 func TestStreamTakenAwayInMidLoad(t *testing.T) {
+	t.Parallel()
 	for name, tc := range map[string]struct {
 		do   func(t *testing.T, js natsjs.JetStream)
 		want string
@@ -144,6 +147,7 @@ func TestStreamTakenAwayInMidLoad(t *testing.T) {
 
 // Limits that have removed everything take the place along, not the sequence.
 func TestPurgedStreamGoesOn(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	f := open(t, nc, nil)

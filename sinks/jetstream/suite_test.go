@@ -18,7 +18,10 @@ import (
 	"github.com/rowcall/rowcall/sinks/sinktest"
 )
 
-func TestFirehoses(t *testing.T) { sinktest.Firehoses(t, startFirehoses) }
+func TestFirehoses(t *testing.T) {
+	t.Parallel()
+	sinktest.Firehoses(t, beside(startFirehoses))
+}
 
 func startFirehoses(t testing.TB) sinktest.FirehoseServer {
 	return startFirehosesWith(t, jetstream.Options{})
@@ -33,7 +36,7 @@ func startFirehosesWith(t testing.TB, base jetstream.Options) sinktest.FirehoseS
 	if err != nil {
 		t.Fatal(err)
 	}
-	const grace = time.Second
+	const ackTimeout, grace = time.Second, 5 * time.Second
 	create := func(t testing.TB, c natsjs.StreamConfig) {
 		t.Helper()
 		if _, err := js.CreateStream(t.Context(), c); err != nil {
@@ -52,7 +55,10 @@ func startFirehosesWith(t testing.TB, base jetstream.Options) sinktest.FirehoseS
 			}
 			t.Cleanup(nc.Close)
 			opts := base
-			opts.AckTimeout, opts.TooLarge = grace, o.TooLarge
+			opts.AckTimeout, opts.TooLarge = ackTimeout, o.TooLarge
+			if o.Patient {
+				opts.AckTimeout = grace
+			}
 			if os.Getenv("ROWCALL_TEST_LOG") != "" {
 				opts.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 			}
@@ -72,7 +78,7 @@ func startFirehosesWith(t testing.TB, base jetstream.Options) sinktest.FirehoseS
 		Contents: func(t testing.TB) [][]string { return [][]string{streamLines(t, reader, js)} },
 		Restart: func(t testing.TB) {
 			s.Stop()
-			next, err := natsserver.Start(context.WithoutCancel(t.Context()), &natsserver.Options{Dir: dir, Port: port})
+			next, err := natstest.Start(context.WithoutCancel(t.Context()), &natsserver.Options{Dir: dir, Port: port})
 			if err != nil {
 				t.Errorf("restart: %v", err)
 				return

@@ -31,6 +31,9 @@ const (
 	codeWholeIncomplete natsjs.ErrorCode = 10176
 	codeWholeTooLarge   natsjs.ErrorCode = 10199
 	codeWholesTooMany   natsjs.ErrorCode = 10210
+	// codeWholeNoEnd says that the server cannot end a whole with a message that is not
+	// stored itself, which NATS 2.12 could not.
+	codeWholeNoEnd natsjs.ErrorCode = 10200
 )
 
 // Wholes are transactions that the server stores as one each (its atomic batches,
@@ -187,6 +190,8 @@ func (a *wholes) restart(t *tail, fault error) {
 		switch api.ErrorCode {
 		case codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany, natsjs.JSErrCodeStreamMessageExceedsMaximum, codeHeaderTooLarge:
 			a.refusals++
+		case codeWholeNoEnd: // what does not fit into the window at once never will
+			a.refusals = wholeTries
 		default: // not about wholes
 		}
 	}
@@ -215,7 +220,7 @@ func parseWhole(m *nats.Msg, stream string) ingestAnswer {
 	}
 	answer := ingestAnswer{err: a.Error, over: true}
 	switch a.Error.ErrorCode {
-	case codeWholeDuplicate, codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany:
+	case codeWholeDuplicate, codeWholeIncomplete, codeWholeTooLarge, codeWholesTooMany, codeWholeNoEnd:
 		answer.none = true
 	default:
 		answer.none = refused(a.Error)

@@ -20,7 +20,8 @@ func TestFirehosesWithWholeTransactions(t *testing.T) {
 	if os.Getenv("ROWCALL_FIREHOSE_FAULTS") == "" {
 		t.Skip("the same suite again, for make soak; other tests have wholes, too")
 	}
-	sinktest.Firehoses(t, func(t testing.TB) sinktest.FirehoseServer { return startFirehosesWith(t, asWholes) })
+	t.Parallel()
+	sinktest.Firehoses(t, beside(func(t testing.TB) sinktest.FirehoseServer { return startFirehosesWith(t, asWholes) }))
 }
 
 func TestAtomicPredecessorsLastMessages(t *testing.T) { predecessorsLastMessages(t, &asWholes) }
@@ -30,8 +31,10 @@ func TestAtomicTooLargeForTheStream(t *testing.T)     { tooLargeForTheStreamIsNa
 
 // A transaction is stored as one of the server's batches.
 func TestTransactionsAreStoredAsAWhole(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
+	needs(t, nc, 12)
 	f := open(t, nc, &asWholes)
 	large := transaction(3, 1200)
 	cut := parts(transaction(5, 40), 25)
@@ -64,11 +67,13 @@ func TestTransactionsAreStoredAsAWhole(t *testing.T) {
 }
 
 func TestWholesInASmallWindow(t *testing.T) {
+	t.Parallel()
 	for name, opts := range map[string]*jetstream.Options{
 		"few bytes": {Atomic: true, MaxPendingBytes: 5000}, "few messages": {Atomic: true, MaxPending: 5}, "message ids": {Atomic: true, MsgID: true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			nc := connect(t, natstest.Run(t))
+			needs(t, nc, 12)
 			batches := history(random(t, 80), 2000)
 			store(t, open(t, nc, opts), batches)
 			verify(t, nc, batches)
@@ -77,6 +82,7 @@ func TestWholesInASmallWindow(t *testing.T) {
 }
 
 func TestAStreamThatTakesNoWholes(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc := connect(t, s)
 	open(t, nc, nil).Close()
@@ -86,8 +92,10 @@ func TestAStreamThatTakesNoWholes(t *testing.T) {
 
 // A stranger's message takes the place of a transaction: nothing of it is stored.
 func TestAtomicNothingOfATransactionBehindAStranger(t *testing.T) {
+	t.Parallel()
 	s := natstest.Run(t)
 	nc, js := connect(t, s), natstest.JetStream(t, s)
+	needs(t, nc, 12)
 	f := open(t, nc, &asWholes)
 	store(t, f, []*listeners.Batch{transaction(1, 5)})
 	if _, err := js.Publish(t.Context(), "cdc.shop.hello", nil); err != nil {

@@ -162,7 +162,7 @@ func verify(t *testing.T, p *pool, c *sinks.Commands) {
 func TestOnceInEffectUnderRandomFaults(t *testing.T) {
 	inbox, p := open(t)
 	opts := natsserver.Options{Dir: t.TempDir()}
-	s, err := natsserver.Start(t.Context(), &opts)
+	s, err := natstest.Start(t.Context(), &opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestOnceInEffectUnderRandomFaults(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			s.Stop()
-			next, err := natsserver.Start(t.Context(), &opts)
+			next, err := natstest.Start(t.Context(), &opts)
 			if err != nil {
 				t.Errorf("restart: %v", err)
 				return

@@ -48,6 +48,9 @@ type FirehoseServer struct {
 type FirehoseSetup struct {
 	Narrow   bool // the window is so small that it is waited for
 	TooLarge sinks.TooLargePolicy
+	// Patient is for a test in which an answer that is late is not to count as lost: as
+	// long as Grace is waited for it at least.
+	Patient bool
 }
 
 // A FirehoseClient is one process.

@@ -205,7 +205,7 @@ func as[T error](r *rig, what string, err error) (e T) {
 
 func firehoseMisfit(r *rig, name, want string) {
 	r.server.Misfits[name].Make(r.TB)
-	err := r.connect(FirehoseSetup{}).Firehose.Open(r.Context())
+	err := r.connect(FirehoseSetup{Patient: true}).Firehose.Open(r.Context())
 	if e := as[*sinks.PlaceError](r, "Open", err); e.Place == "" || !strings.Contains(err.Error(), want) {
 		r.Errorf("Open = %v, want an error with %q", err, want)
 	}

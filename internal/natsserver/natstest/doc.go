@@ -1,3 +1,3 @@
-// Package natstest gives tests a real NATS server with JetStream, embedded in
-// the test process.
+// Package natstest gives tests a real NATS server with JetStream: embedded in the
+// test process, or a process of the binary that [BinVariable] names.
 package natstest

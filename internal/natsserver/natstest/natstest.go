@@ -15,7 +15,7 @@ import (
 
 // Run starts a server on a free port, with its store in a directory of the test,
 // and stops it at the test's end.
-func Run(t testing.TB) *natsserver.Server {
+func Run(t testing.TB) *Server {
 	t.Helper()
 	return RunWith(t, nil)
 }
@@ -24,7 +24,7 @@ func Run(t testing.TB) *natsserver.Server {
 //
 // A test that restarts its server keeps Dir, takes Port from the first server,
 // stops it and calls RunWith again. Stopping a server early is fine.
-func RunWith(t testing.TB, opts *natsserver.Options) *natsserver.Server {
+func RunWith(t testing.TB, opts *natsserver.Options) *Server {
 	t.Helper()
 	var o natsserver.Options
 	if opts != nil {
@@ -37,10 +37,10 @@ func RunWith(t testing.TB, opts *natsserver.Options) *natsserver.Server {
 	if !given {
 		o.Port = Port(t)
 	}
-	s, err := natsserver.Start(t.Context(), &o)
+	s, err := Start(t.Context(), &o)
 	for tries := 0; !given && errors.Is(err, natsserver.ErrPortTaken) && tries < 10; tries++ {
 		o.Port = Port(t) // somebody was faster
-		s, err = natsserver.Start(t.Context(), &o)
+		s, err = Start(t.Context(), &o)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -69,7 +69,7 @@ func Port(t testing.TB) int {
 }
 
 // Connect opens a connection over TCP and closes it at the test's end.
-func Connect(t testing.TB, s *natsserver.Server, opts ...nats.Option) *nats.Conn {
+func Connect(t testing.TB, s *Server, opts ...nats.Option) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(s.URL(), opts...)
 	if err != nil {
@@ -80,7 +80,7 @@ func Connect(t testing.TB, s *natsserver.Server, opts ...nats.Option) *nats.Conn
 }
 
 // JetStream opens a connection like Connect and returns its JetStream.
-func JetStream(t testing.TB, s *natsserver.Server, opts ...nats.Option) jetstream.JetStream {
+func JetStream(t testing.TB, s *Server, opts ...nats.Option) jetstream.JetStream {
 	t.Helper()
 	js, err := jetstream.New(Connect(t, s, opts...))
 	if err != nil {
