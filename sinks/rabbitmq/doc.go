@@ -1,5 +1,5 @@
 // Package rabbitmq keeps commands in RabbitMQ, and publishes events to it. It
-// works with RabbitMQ 3.10 and later (its tests run on 3.10 and 4.0), over AMQP
+// works with RabbitMQ 3.10 and later (its tests run on 3.10, 4.0 and 4.3), over AMQP
 // 0-9-1, without the management plugin.
 //
 // A [Connector] connects, and connects again. [NewCommandBroker] makes a
