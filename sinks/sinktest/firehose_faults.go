@@ -2,6 +2,7 @@ package sinktest
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -69,7 +70,10 @@ func chaos(r *rig, c *FirehoseClient, random *rand.Rand, batches []*listeners.Ba
 			fault()
 		}
 	})
-	ctx, cancel := r.patient()
+	// A lost acknowledgement may cost a second each time, where nothing else is on
+	// its way whose answer would tell.
+	patience := firehosePatience + time.Duration(faults)*20*time.Second
+	ctx, cancel := context.WithTimeoutCause(r.Context(), patience, fmt.Errorf("not within %s", patience))
 	defer cancel()
 	var err error
 	for i := 0; i < len(batches) && err == nil; i++ {
