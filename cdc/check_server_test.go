@@ -21,7 +21,7 @@ import (
 func TestCheckServerSettings(t *testing.T) {
 	t.Parallel()
 	s := pgtest.Own(t, map[string]string{
-		"wal_level": "replica", "max_replication_slots": "2", "max_wal_senders": "1", "max_slot_wal_keep_size": "1GB",
+		"wal_level": "replica", "max_replication_slots": "2", "max_wal_senders": "8", "max_slot_wal_keep_size": "1GB",
 	})
 	u := s.URL("postgres")
 	pgtest.Exec(t, u, seats, `SELECT pg_create_physical_replication_slot('standby')`)

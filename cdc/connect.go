@@ -56,5 +56,25 @@ func transient(err error) bool {
 	return false
 }
 
+// raced reports whether a table was dropped while the server listed the
+// tables: pg_publication_tables opens each of them. The text of the error depends
+// on lc_messages.
+func raced(err error) bool {
+	pg, ok := errors.AsType[*pgconn.PgError](err)
+	return ok && pg.Code == "XX000" && pg.Routine == "relation_open"
+}
+
+// unlessRaced calls list again when a table was dropped meanwhile, a few times.
+func unlessRaced(list func() error) error {
+	err := list()
+	for range 9 {
+		if !raced(err) {
+			break
+		}
+		err = list()
+	}
+	return err
+}
+
 // literal writes a string for SQL.
 func literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }

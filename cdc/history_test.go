@@ -72,6 +72,7 @@ type history struct {
 	server    *pgserver.Server
 	url       string
 	stateDir  string
+	twoPhase  bool
 	ledger    ledger
 	committed atomic.Int64
 	sources   int
@@ -87,8 +88,10 @@ func playHistory(t *testing.T, seed uint64, long time.Duration) {
 	}
 	h.server = pgtest.Own(t, map[string]string{
 		"logical_decoding_work_mem": "64kB", "deadlock_timeout": "50ms", "lock_timeout": "2s", "wal_sender_timeout": "5s", "synchronous_commit": "off",
+		"max_prepared_transactions": "10",
 	})
 	h.url = h.server.URL("postgres")
+	h.twoPhase = h.r.IntN(3) == 0 && serverVersion(t, h.url) >= 150000
 	exec(t, pgtest.Connect(t, h.url), historyTables...)
 
 	var writers sync.WaitGroup
@@ -117,8 +120,9 @@ func playHistory(t *testing.T, seed uint64, long time.Duration) {
 	}
 }
 
-// write makes transactions until ctx ends.
+// write makes transactions until ctx ends. None stays prepared.
 func (h *history) write(ctx context.Context, w *historyWriter) {
+	defer h.resolve(context.WithoutCancel(ctx), w)
 	for ctx.Err() == nil {
 		if w.conn == nil || w.conn.IsClosed() {
 			conn, err := pgx.Connect(ctx, h.url+"?application_name=writer&default_query_exec_mode=exec")
@@ -139,6 +143,21 @@ func (h *history) write(ctx context.Context, w *historyWriter) {
 	if w.conn != nil {
 		_ = w.conn.Close(context.WithoutCancel(ctx))
 	}
+}
+
+// resolve ends the transaction that a writer has left, over another connection.
+func (h *history) resolve(ctx context.Context, w *historyWriter) {
+	if w.prepared == "" {
+		return
+	}
+	pgtest.Eventually(h.t, time.Minute, func() (err error) {
+		if w.conn, err = pgx.Connect(ctx, h.url); err != nil {
+			return err
+		}
+		defer w.conn.Close(ctx)
+		_, err = w.resolve(ctx)
+		return err
+	})
 }
 
 // source runs one source, with incidents, and ends it in one way or another.
@@ -205,7 +224,7 @@ func (h *history) cut(ctx context.Context) {
 func (h *history) start() (*cdc.Source, *session, func()) {
 	h.sources++
 	opts := randomOptions(h.r)
-	opts.StateDir = h.stateDir
+	opts.StateDir, opts.TwoPhase = h.stateDir, h.twoPhase && h.r.IntN(4) > 0
 	opts.SlotWait = time.Minute
 	var log lockedBuffer
 	opts.Logger = slog.New(slog.NewTextHandler(&log, nil))

@@ -39,19 +39,24 @@ type historyWriter struct {
 	unique *atomic.Int64 // for keys, columns and new names of columns
 	alter  bool          // this one changes tables, too
 
-	tx     pgx.Tx
-	events int // of the transaction so far
-	names  map[string]map[string]string
+	tx       pgx.Tx
+	events   int    // of the transaction so far
+	altered  bool   // the transaction has changed a table
+	prepared string // a transaction that is neither committed nor rolled back
+	names    map[string]map[string]string
 }
 
 // transaction makes a random transaction and reports whether it committed.
 func (w *historyWriter) transaction(ctx context.Context) (bool, error) {
+	if w.prepared != "" && w.r.IntN(2) == 0 {
+		return w.resolve(ctx)
+	}
 	tx, err := w.conn.Begin(ctx)
 	if err != nil {
 		return false, err
 	}
 	defer tx.Rollback(context.WithoutCancel(ctx))
-	w.tx, w.events, w.names = tx, 0, make(map[string]map[string]string)
+	w.tx, w.events, w.altered, w.names = tx, 0, false, make(map[string]map[string]string)
 	if err := w.steps(ctx, 1+w.r.IntN(4), 0); err != nil {
 		return false, err
 	}
@@ -61,7 +66,31 @@ func (w *historyWriter) transaction(ctx context.Context) (bool, error) {
 	if _, err := tx.Exec(ctx, "INSERT INTO tx (events_0) VALUES ($1)", w.events); err != nil {
 		return false, err
 	}
+	if w.prepared == "" && !w.altered && w.r.IntN(12) == 0 {
+		name := fmt.Sprint("p", w.unique.Add(1))
+		if _, err := tx.Exec(ctx, "PREPARE TRANSACTION '"+name+"'"); err != nil {
+			return false, err
+		}
+		w.prepared = name
+		return false, nil
+	}
 	return true, tx.Commit(ctx)
+}
+
+// resolve ends the transaction that was prepared.
+func (w *historyWriter) resolve(ctx context.Context) (bool, error) {
+	end := "COMMIT"
+	if w.r.IntN(4) == 0 {
+		end = "ROLLBACK"
+	}
+	_, err := w.conn.Exec(ctx, end+" PREPARED '"+w.prepared+"'")
+	if failed, ok := errors.AsType[*pgconn.PgError](err); ok && failed.Code == "42704" {
+		err = nil // the connection was lost when it had ended
+	}
+	if err == nil {
+		w.prepared = ""
+	}
+	return end == "COMMIT" && err == nil, err
 }
 
 // steps makes n random changes, some of them in savepoints, which are rolled
@@ -219,6 +248,11 @@ func (w *historyWriter) large(ctx context.Context, table string) error {
 		if _, err := w.tx.Exec(ctx, "SAVEPOINT large"); err != nil {
 			return err
 		}
+		if w.r.IntN(8) == 0 { // nobody wants it, but it counts in the positions
+			if _, err := w.tx.Exec(ctx, "SELECT pg_logical_emit_message(true, 'history', 'large')"); err != nil {
+				return err
+			}
+		}
 		before := w.events
 		if err := w.exec(ctx, table, insert, at, min(at+499, first+n-1)); err != nil {
 			return err
@@ -258,6 +292,7 @@ func (w *historyWriter) alterTable(ctx context.Context, table string) error {
 		return err
 	}
 	clear(w.names)
+	w.altered = true // which others would wait for
 	var added, any []string
 	for id, name := range names {
 		any = append(any, name)

@@ -97,6 +97,11 @@ func (s *Source) serve(ctx context.Context, first bool) error {
 			s.c.Logger.WarnContext(ctx, "the server failed at a transaction in progress; going on without streaming", "error", err)
 			return true, errUnstreamed
 		}
+		if errors.Is(err, errMessageInDoubt) {
+			s.unstreamed = true
+			s.c.Logger.WarnContext(ctx, "going on without streaming", "because", err)
+			return true, errUnstreamed
+		}
 		if undecodable(err) {
 			lost := s.lost("the server cannot decode what it keeps")
 			lost.Err = err

@@ -323,6 +323,9 @@ func (s *Source) snapshotTables(ctx context.Context, conn *pgx.Conn, inv *invent
 		t.columns = columns
 		return t, nil
 	})
+	if raced(err) {
+		return nil, fmt.Errorf("list the tables of publication %q: %v", s.c.Publication, err) //nolint:errorlint // to be tried again
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the tables of publication %q: %w", s.c.Publication, err)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/rowcall/rowcall/cdc/internal/pgoutput"
 )
 
 // A spool holds the messages of one transaction that has not committed yet: the
@@ -19,9 +21,16 @@ type spool struct {
 	// is its own or that of one inside it, so rolling it back cuts off the end.
 	begins map[uint32]int64
 	last   uint32 // the subtransaction of the last message
+	// Where the first logical message since the last row of the transaction itself
+	// is, plus one, or 0. It may belong to a subtransaction: see rollBack.
+	said int64
 
 	prepared bool // waits for COMMIT PREPARED or ROLLBACK PREPARED
 }
+
+// errMessageInDoubt says that what is rolled back may have a logical message. A
+// transaction that is sent after its commit has no such doubt.
+var errMessageInDoubt = errors.New("a savepoint of a transaction in progress was rolled back, and the server does not tell whether a logical message was in it")
 
 // A message is preceded by its length, and a Relation followed by its number
 // among those received.
@@ -40,6 +49,13 @@ func (s *spool) add(subXID uint32, msg []byte, relation uint64) {
 			s.begins[subXID] = s.end()
 		}
 	}
+	switch kind := msg[0]; {
+	case kind == pgoutput.TypeMessage && s.said == 0:
+		s.said = s.end() + 1
+	case kind == pgoutput.TypeMessage, kind == pgoutput.TypeRelation:
+	case subXID == s.xid: // no subtransaction is open
+		s.said = 0
+	}
 	if relation == 0 {
 		s.mem = binary.BigEndian.AppendUint32(s.mem, uint32(len(msg)))
 		s.mem = append(s.mem, msg...)
@@ -51,9 +67,18 @@ func (s *spool) add(subXID uint32, msg []byte, relation uint64) {
 }
 
 // rollBack cuts off a subtransaction. One of which nothing came, or that was
-// cut off together with one around it, is no matter.
+// cut off together with one around it, is no matter. But servers of all versions
+// to date send a logical message as one of the whole transaction (pgoutput's
+// pgoutput_message), so one that came before the subtransaction's first row may
+// be its own: then nobody can tell.
 func (s *spool) rollBack(subXID uint32) error {
 	at, known := s.begins[subXID]
+	if s.said > 0 {
+		if !known || s.said <= at {
+			return errMessageInDoubt
+		}
+		s.said = 0
+	}
 	delete(s.begins, subXID)
 	s.last = 0 // whoever comes next may begin here
 	if !known || at >= s.end() {

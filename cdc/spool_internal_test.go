@@ -162,3 +162,36 @@ func TestSpoolWithoutRoomEndsTheRun(t *testing.T) {
 		t.Errorf("%v counts as transient", err)
 	}
 }
+
+func TestSpoolKnowsWhenAMessageIsInDoubt(t *testing.T) {
+	const top, sub, other = 1, 2, 3
+	for name, test := range map[string]struct {
+		said  []uint32 // by the number of a subtransaction; 0 is a message
+		doubt bool
+	}{
+		"no message":                        {said: []uint32{top, sub}},
+		"before the first row":              {said: []uint32{top, 0, sub}, doubt: true},
+		"alone":                             {said: []uint32{top, sub, other, 0}},
+		"before a row of the transaction":   {said: []uint32{0, top, sub}},
+		"behind the first row":              {said: []uint32{top, sub, 0, sub}},
+		"before another subtransaction":     {said: []uint32{top, 0, other, sub}, doubt: true},
+		"of one that has no rows":           {said: []uint32{top, 0}, doubt: true},
+		"behind the first, and before":      {said: []uint32{top, 0, sub, 0}, doubt: true},
+		"of a transaction without rows":     {said: []uint32{0, sub}, doubt: true},
+		"both, with a row of its own since": {said: []uint32{0, top, sub, 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			sp := &spool{xid: top, last: top}
+			for _, xid := range test.said {
+				if xid == 0 {
+					sp.add(top, []byte("Message"), 0)
+					continue
+				}
+				sp.add(xid, []byte("Insert"), 0)
+			}
+			if err := sp.rollBack(sub); errors.Is(err, errMessageInDoubt) != test.doubt {
+				t.Errorf("rollBack() = %v, want doubt %t", err, test.doubt)
+			}
+		})
+	}
+}

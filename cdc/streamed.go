@@ -133,14 +133,14 @@ func (d *decoder) prepared(ctx context.Context, msg []byte) error {
 		if err := d.replay(ctx, m.XID, m.Commit); err != nil {
 			return err
 		}
-		d.tracker.resolved(m.XID)
+		d.tracker.resolved(m.XID, LSN(m.Commit.EndLSN))
 		return nil
 	}
 	m, err := pgoutput.ParseRollbackPrepared(msg)
 	if err != nil {
 		return messageError{err}
 	}
-	d.tracker.resolved(m.XID)
+	d.tracker.resolved(m.XID, 0)
 	d.tracker.nothing(LSN(m.EndLSN), false)
 	return d.discard(m.XID)
 }

@@ -32,7 +32,7 @@ func takeInventory(ctx context.Context, conn *pgx.Conn, c *config) (*inventory, 
 		if inv.version != 0 && inv.version < minVersion {
 			break // its catalogs differ
 		}
-		if err := step.take(ctx, conn, c); err != nil {
+		if err := unlessRaced(func() error { return step.take(ctx, conn, c) }); err != nil {
 			return nil, fmt.Errorf("cdc: read the %s of database %q: %w", step.what, c.database, err)
 		}
 	}

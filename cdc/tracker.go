@@ -18,13 +18,14 @@ type tracker struct {
 	last      listeners.Position // of the last transaction that is stored
 	open      bool               // inside a transaction
 	held      map[uint32]LSN     // of prepared transactions: what is behind their PREPARE
+	spans     []span             // of those that committed, until they are confirmed
 }
 
 type pendingCommit struct {
 	last listeners.Position // of the transaction's last event
 	end  LSN                // may be confirmed once that is stored
 	held bool               // until release says what last is
-	ends []uint32           // prepared transactions that are resolved once this is stored
+	ends []resolution       // of prepared transactions, in effect once this is stored
 }
 
 func (t *tracker) begin() {
@@ -69,34 +70,6 @@ func (t *tracker) nothing(upTo LSN, endsTransaction bool) {
 	}
 }
 
-// prepared is called when a transaction was prepared whose record is at an LSN.
-// The server sends a prepared transaction once. So that it does so again on the
-// next connection, nothing behind the record is confirmed before the
-// transaction is resolved. It may be prepared again in that way.
-func (t *tracker) prepared(xid uint32, at LSN) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if _, known := t.held[xid]; !known && at < t.confirmed {
-		return // it comes again, and so does its end, which is stored
-	}
-	if t.held == nil {
-		t.held = make(map[uint32]LSN)
-	}
-	t.held[xid] = at
-}
-
-// resolved is called when a prepared transaction has committed and is in the
-// feed, or was rolled back. It is held until what is in the feed is stored.
-func (t *tracker) resolved(xid uint32) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if n := len(t.pending); n > 0 {
-		t.pending[n-1].ends = append(t.pending[n-1].ends, xid)
-		return
-	}
-	delete(t.held, xid)
-}
-
 // passed takes the position up to which every subscription has stored
 // everything, and returns up to where everything that has committed is stored.
 func (t *tracker) passed(upTo listeners.Position) LSN {
@@ -115,8 +88,8 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	for n < len(t.pending) && !t.pending[n].held && t.pending[n].last.Compare(upTo) <= 0 {
 		t.confirmed = max(t.confirmed, t.pending[n].end)
 		t.last = t.pending[n].last
-		for _, xid := range t.pending[n].ends {
-			delete(t.held, xid)
+		for _, r := range t.pending[n].ends {
+			t.resolve(r)
 		}
 		n++
 	}
@@ -124,11 +97,7 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	if len(t.pending) == 0 {
 		t.pending = nil // or the array would keep growing at its end
 	}
-	confirmed = t.confirmed
-	for _, at := range t.held {
-		confirmed = min(confirmed, at)
-	}
-	return max(t.received, t.confirmed), confirmed
+	return max(t.received, t.confirmed), t.outsidePrepared()
 }
 
 // lastStored returns the position of the last transaction that was confirmed or
@@ -143,7 +112,8 @@ func (t *tracker) lastStored() listeners.Position {
 func (t *tracker) reset() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.pending, t.held, t.received, t.confirmed, t.open, t.last = nil, nil, 0, 0, false, listeners.Position{}
+	t.pending, t.held, t.spans = nil, nil, nil
+	t.received, t.confirmed, t.open, t.last = 0, 0, false, listeners.Position{}
 }
 
 // start is called with the slot's confirmed position before streaming.

@@ -212,3 +212,41 @@ func TestTrackerHolds(t *testing.T) {
 	tr.release(at(60)) // nothing is held
 	confirmed(everything, 45)
 }
+
+// A server that begins between a PREPARE and its COMMIT PREPARED would send the
+// latter alone.
+func TestNothingIsConfirmedInsideAPreparedTransaction(t *testing.T) {
+	var tr tracker
+	position := func(commit uint64) listeners.Position {
+		return listeners.Position{Epoch: 1, Commit: commit, Index: 1}
+	}
+	confirmed := func(upTo uint64, want LSN) {
+		t.Helper()
+		if _, got := tr.stored(position(upTo)); got != want {
+			t.Errorf("stored up to %d confirms %s, want %s", upTo, got, want)
+		}
+	}
+	tr.start(5)
+	tr.prepared(1, 10)
+	tr.prepared(2, 20)
+	tr.commit(position(30), 31)
+	tr.resolved(1, 31)
+	confirmed(29, 5)
+	confirmed(30, 10)
+	tr.prepared(3, 40)
+	tr.commit(position(50), 51)
+	tr.resolved(2, 51)
+	confirmed(50, 10) // 3 is prepared within 2, and 2 within 1
+	tr.abandon()
+	tr.prepared(1, 10) // a new connection
+	tr.prepared(2, 20)
+	tr.resolved(1, 31)
+	tr.prepared(3, 40)
+	tr.resolved(2, 51)
+	confirmed(50, 10)
+	tr.resolved(3, 0)
+	confirmed(50, 51)
+	if len(tr.spans)+len(tr.held) > 0 {
+		t.Errorf("spans %v and held %v stay", tr.spans, tr.held)
+	}
+}
