@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rowcall/rowcall/grid"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -101,8 +102,10 @@ func (m *mortals) get(k string) int {
 }
 
 func TestALimitedRegionBehavesAsItsModel(t *testing.T) {
-	// TB alone, as a bubble has no Deadline.
-	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ testing.TB }{t}, checkLimited) })
+	seedtest.PlayAnew(t, func(t *testing.T, seed uint64) {
+		// TB alone, as a bubble has no Deadline.
+		synctest.Test(t, func(t *testing.T) { seedtest.Check(struct{ testing.TB }{t}, seed, checkLimited) })
+	})
 }
 
 func checkLimited(rt *rapid.T) {

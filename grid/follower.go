@@ -126,7 +126,7 @@ func (f *follower[K, V]) live(ctx context.Context, position listeners.Position, 
 		for _, row := range rows {
 			d.set(row)
 		}
-		if err := f.r.commitDraft(ctx, d, position, d.tellAll); err != nil {
+		if err := f.r.commitDraft(ctx, d, position, func() { f.r.told.Store(&position); d.tellAll() }); err != nil {
 			return err
 		}
 		close(f.r.ready)
@@ -134,7 +134,7 @@ func (f *follower[K, V]) live(ctx context.Context, position listeners.Position, 
 	}
 	d.become(rows, position)
 	at := d.position(position)
-	return f.r.commitDraft(ctx, d, at, func() { d.tell(tx, at) })
+	return f.r.commitDraft(ctx, d, at, func() { f.r.told.Store(&at); d.tell(tx, at) })
 }
 
 // changes collects the parts of a transaction and applies it when it is whole.

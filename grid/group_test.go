@@ -14,6 +14,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/rowcall/rowcall/grid"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 )
@@ -316,117 +317,122 @@ func TestGroupTellsATransactionAsOneBatchInTheOrderOfTheSource(t *testing.T) {
 // Everything that a source does, in random order: the regions are what it says,
 // and whoever hears the group knows the same.
 func TestGroupFollowsRandomHistories(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		src := newShop()
-		tables := []*table{src.items, src.orders}
-		state := []map[int]string{{}, {}}
-		for i, s := range state {
-			for k := range rapid.IntRange(0, 3).Draw(rt, "rows") {
-				s[k] = "first|x"
-			}
-			tables[i].state = rows(s)
+	seedtest.PlayAnew(t, func(t *testing.T, seed uint64) {
+		seedtest.Check(t, seed, func(rt *rapid.T) { checkGroup(t, rt) })
+	})
+}
+
+func checkGroup(t *testing.T, rt *rapid.T) {
+	t.Helper()
+	src := newShop()
+	tables := []*table{src.items, src.orders}
+	state := []map[int]string{{}, {}}
+	for i, s := range state {
+		for k := range rapid.IntRange(0, 3).Draw(rt, "rows") {
+			s[k] = "first|x"
 		}
-		g := grid.New("g", nil)
-		defer func() { _ = g.Close(t.Context()) }()
-		tr := newTrade(t, g, src)
-		heard := new(ledger)
-		subscribe(t, tr.group, heard, nil)
-		start(t, tr)
-		joined := new(ledger)
-		events := func() []listeners.Event {
-			var events []listeners.Event
-			for range rapid.IntRange(1, 5).Draw(rt, "events") {
-				n := rapid.IntRange(0, 1).Draw(rt, "table")
-				k, v := rapid.IntRange(0, 4).Draw(rt, "key"), rapid.SampledFrom([]string{"a|b", "c|d", "e|f"}).Draw(rt, "value")
-				_, held := state[n][k]
-				switch {
-				case rapid.IntRange(0, 9).Draw(rt, "truncate") == 0:
-					clear(state[n])
-					events = append(events, tables[n].event(listeners.Truncate, "", "", ""))
-				case held && rapid.Bool().Draw(rt, "delete"):
-					delete(state[n], k)
-					events = append(events, tables[n].event(listeners.Delete, "", fmt.Sprintf("%d|?|?", k), ""))
-				case held:
-					state[n][k] = v
-					events = append(events, tables[n].event(listeners.Update, "", "", fmt.Sprintf("%d|%s", k, v)))
-				default:
-					state[n][k] = v
-					events = append(events, tables[n].event(listeners.Create, "", "", fmt.Sprintf("%d|%s", k, v)))
-				}
+		tables[i].state = rows(s)
+	}
+	g := grid.New("g", nil)
+	defer func() { _ = g.Close(t.Context()) }()
+	tr := newTrade(t, g, src)
+	heard := new(ledger)
+	subscribe(t, tr.group, heard, nil)
+	start(t, tr)
+	joined := new(ledger)
+	events := func() []listeners.Event {
+		var events []listeners.Event
+		for range rapid.IntRange(1, 5).Draw(rt, "events") {
+			n := rapid.IntRange(0, 1).Draw(rt, "table")
+			k, v := rapid.IntRange(0, 4).Draw(rt, "key"), rapid.SampledFrom([]string{"a|b", "c|d", "e|f"}).Draw(rt, "value")
+			_, held := state[n][k]
+			switch {
+			case rapid.IntRange(0, 9).Draw(rt, "truncate") == 0:
+				clear(state[n])
+				events = append(events, tables[n].event(listeners.Truncate, "", "", ""))
+			case held && rapid.Bool().Draw(rt, "delete"):
+				delete(state[n], k)
+				events = append(events, tables[n].event(listeners.Delete, "", fmt.Sprintf("%d|?|?", k), ""))
+			case held:
+				state[n][k] = v
+				events = append(events, tables[n].event(listeners.Update, "", "", fmt.Sprintf("%d|%s", k, v)))
+			default:
+				state[n][k] = v
+				events = append(events, tables[n].event(listeners.Create, "", "", fmt.Sprintf("%d|%s", k, v)))
 			}
-			return events
 		}
-		for step := range rapid.IntRange(1, 8).Draw(rt, "steps") {
-			switch rapid.IntRange(0, 4).Draw(rt, "step") {
-			case 0: // the source has lost its place, maybe within a transaction
-				if rapid.Bool().Draw(rt, "torn") {
-					src.at.Commit++
-					src.at.Index = 0
-					src.part(true, false, src.items.event(listeners.Create, "", "", "9|torn|x"))
-				}
-				src.items.state, src.orders.state = rows(state[0]), rows(state[1])
+		return events
+	}
+	for step := range rapid.IntRange(1, 8).Draw(rt, "steps") {
+		switch rapid.IntRange(0, 4).Draw(rt, "step") {
+		case 0: // the source has lost its place, maybe within a transaction
+			if rapid.Bool().Draw(rt, "torn") {
+				src.at.Commit++
+				src.at.Index = 0
+				src.part(true, false, src.items.event(listeners.Create, "", "", "9|torn|x"))
+			}
+			src.items.state, src.orders.state = rows(state[0]), rows(state[1])
+			src.at.Commit += 2
+			src.at.Index = 0
+			s := src.snapshot()
+			if rapid.Bool().Draw(rt, "interrupted") {
+				// All rows were sent, then a transaction, and once more the orders.
+				src.send(s[:len(s)-1]...)
+				src.commit(rapid.IntRange(1, 3).Draw(rt, "parts"), events()...)
+				src.orders.state, src.items.state = rows(state[1]), nil
 				src.at.Commit += 2
 				src.at.Index = 0
-				s := src.snapshot()
-				if rapid.Bool().Draw(rt, "interrupted") {
-					// All rows were sent, then a transaction, and once more the orders.
-					src.send(s[:len(s)-1]...)
-					src.commit(rapid.IntRange(1, 3).Draw(rt, "parts"), events()...)
-					src.orders.state, src.items.state = rows(state[1]), nil
-					src.at.Commit += 2
-					src.at.Index = 0
-					s = src.snapshot()
-					s[0].Collections = []string{"public.orders"}
-				}
-				src.send(s...)
-			case 1: // rows are read again
-				b := &listeners.Batch{Kind: listeners.Snapshot, First: true, Last: true}
-				src.at.Commit++
-				src.items.at = src.at
-				for i, r := range rows(state[0]) {
-					e := src.items.event(listeners.Read, "", "", r)
-					e.Position.Index = uint32(i)
-					b.Events = append(b.Events, e)
-				}
-				b.Position = src.at
-				b.Position.Index = uint32(len(b.Events))
-				src.send(b)
-			default:
-				src.commit(rapid.IntRange(1, 5).Draw(rt, "parts"), events()...)
+				s = src.snapshot()
+				s[0].Collections = []string{"public.orders"}
 			}
-			if step == 2 {
-				subscribe(t, tr.group, joined, current)
+			src.send(s...)
+		case 1: // rows are read again
+			b := &listeners.Batch{Kind: listeners.Snapshot, First: true, Last: true}
+			src.at.Commit++
+			src.items.at = src.at
+			for i, r := range rows(state[0]) {
+				e := src.items.event(listeners.Read, "", "", r)
+				e.Position.Index = uint32(i)
+				b.Events = append(b.Events, e)
+			}
+			b.Position = src.at
+			b.Position.Index = uint32(len(b.Events))
+			src.send(b)
+		default:
+			src.commit(rapid.IntRange(1, 5).Draw(rt, "parts"), events()...)
+		}
+		if step == 2 {
+			subscribe(t, tr.group, joined, current)
+		}
+	}
+	end := src.commit(1, src.items.event(listeners.Create, "", "", "99|end|x"))
+	state[0][99] = "end|x"
+	reach(t, tr, end.Position)
+	for i, r := range []*grid.Region[int64, item]{tr.items, tr.orders} {
+		got := map[int]string{}
+		for k, v := range r.All() {
+			got[int(k)] = v.Name + "|" + v.Text
+		}
+		if diff := cmp.Diff(state[i], got); diff != "" || r.Len() != len(state[i]) {
+			rt.Fatalf("%s of %d (-source +region):\n%s", r.Name(), r.Len(), diff)
+		}
+	}
+	for _, l := range []*ledger{heard, joined} {
+		if l == joined {
+			l.mu.Lock()
+			used := l.state != nil
+			l.mu.Unlock()
+			if !used {
+				continue
 			}
 		}
-		end := src.commit(1, src.items.event(listeners.Create, "", "", "99|end|x"))
-		state[0][99] = "end|x"
-		reach(t, tr, end.Position)
-		for i, r := range []*grid.Region[int64, item]{tr.items, tr.orders} {
-			got := map[int]string{}
-			for k, v := range r.All() {
-				got[int(k)] = v.Name + "|" + v.Text
-			}
-			if diff := cmp.Diff(state[i], got); diff != "" || r.Len() != len(state[i]) {
-				rt.Fatalf("%s of %d (-source +region):\n%s", r.Name(), r.Len(), diff)
-			}
-		}
-		for _, l := range []*ledger{heard, joined} {
-			if l == joined {
-				l.mu.Lock()
-				used := l.state != nil
-				l.mu.Unlock()
-				if !used {
-					continue
-				}
-			}
-			wait(t, "a listener at the end", func() bool {
-				l.mu.Lock()
-				defer l.mu.Unlock()
-				return l.at == end.Position && l.whole
-			})
-			l.check(rt, tr)
-		}
-	})
+		wait(t, "a listener at the end", func() bool {
+			l.mu.Lock()
+			defer l.mu.Unlock()
+			return l.at == end.Position && l.whole
+		})
+		l.check(rt, tr)
+	}
 }
 
 func rows(state map[int]string) []string {

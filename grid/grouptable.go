@@ -187,6 +187,9 @@ func (m *groupMember[K, V]) abortLocked() {
 // events. Whole says that the listeners have heard nothing before.
 func (m *groupMember[K, V]) tellLocked(tx listeners.Tx, at listeners.Position, whole bool) (events []listeners.Event, size int) {
 	d := m.open
+	if m.anew || whole {
+		m.f.r.told.Store(&at) // before the feed moves
+	}
 	m.open, m.anew = nil, false
 	if whole {
 		d.tellAll()

@@ -27,6 +27,9 @@ type book struct {
 	region  *grid.Region[string, int]
 	queries []*grid.Query[string, int]
 	index   *grid.Index[string, int, int]
+	slots   *grid.Index[string, int, int]
+	unique  bool // is slots
+	cache   *cache
 
 	mu      sync.Mutex
 	states  []map[string]int // by commit
@@ -58,9 +61,15 @@ func inSet(set, v int) bool {
 		return ok && class == 1
 	case 2:
 		return v%2 == 0
+	case 3:
+		slot, ok := slotOf("", v)
+		return ok && slot == 3
 	}
 	return true
 }
+
+// slotOf is of a unique index in some regions. What is loaded has none.
+func slotOf(_ string, v int) (int, bool) { return v % 10, v%4 != 0 }
 
 func classOf(_ string, v int) (int, bool) { return v % 3, v%5 != 0 }
 
@@ -163,13 +172,26 @@ func (l *book) check() error {
 	if got := maps.Collect(l.index.From(0)); !maps.Equal(got, indexed) {
 		return fmt.Errorf("the index holds %v, want %v", got, indexed)
 	}
+	return l.checkSlots(all)
+}
+
+// checkSlots compares the index that may be unique with the entries.
+func (l *book) checkSlots(all map[string]int) error {
+	for slot := range 10 {
+		want := maps.Clone(all)
+		maps.DeleteFunc(want, func(_ string, v int) bool { s, ok := slotOf("", v); return !ok || s != slot })
+		if got := maps.Collect(l.slots.Equal(slot)); !maps.Equal(got, want) || l.unique && len(got) > 1 {
+			return fmt.Errorf("slot %d (unique %t) holds %v, want %v", slot, l.unique, got, want)
+		}
+	}
 	return nil
 }
 
 // A bustle is two regions, those who write into them and those who hear.
 type bustle struct {
-	grid  *grid.Grid
-	books [2]*book
+	grid    *grid.Grid
+	books   [2]*book
+	changes bool // a writer has other values stored
 
 	mu      sync.Mutex
 	random  *rand.Rand
@@ -225,6 +247,13 @@ func newBustle(seed uint64) (*bustle, error) {
 		if l.index, err = grid.NewIndex(r, "class", classOf, nil); err != nil {
 			return nil, err
 		}
+		l.unique = w.draw(3) == 0
+		if l.slots, err = grid.NewIndex(r, "slot", slotOf, &grid.IndexOptions{Unique: l.unique}); err != nil {
+			return nil, err
+		}
+		if l.cache, err = newCache(w, r); err != nil {
+			return nil, err
+		}
 		byClass, err := l.index.Query("class 1", 1, nil)
 		if err != nil {
 			return nil, err
@@ -233,8 +262,17 @@ func newBustle(seed uint64) (*bustle, error) {
 		if err != nil {
 			return nil, err
 		}
-		l.queries = []*grid.Query[string, int]{byClass, even}
+		bySlot, err := l.slots.Query("slot 3", 3, nil)
+		if err != nil {
+			return nil, err
+		}
+		l.queries = []*grid.Query[string, int]{byClass, even, bySlot}
 		if _, err := r.Subscribe("book", l, nil); err != nil {
+			return nil, err
+		}
+	}
+	if w.changes = w.draw(3) == 0; w.changes {
+		if _, err := w.grid.AddWriter("change", w.change); err != nil {
 			return nil, err
 		}
 	}
@@ -250,7 +288,7 @@ func newBustle(seed uint64) (*bustle, error) {
 // written into both regions.
 func (w *bustle) abandon(ctx context.Context, k string, v int) (err error) {
 	for _, l := range w.books {
-		l.wrote(v, false)
+		l.wrote(w.stored(v), false)
 	}
 	panics := w.draw(2) == 0
 	defer func() {
@@ -271,6 +309,29 @@ func (w *bustle) abandon(ctx context.Context, k string, v int) (err error) {
 		}
 		return errDrawn
 	})
+}
+
+// change has other values stored.
+func (w *bustle) change(_ context.Context, p *grid.Pending) error {
+	for _, l := range w.books {
+		of := grid.Changing(p, l.region)
+		for k, c := range of.All() {
+			if to := w.stored(c.After); to != c.After {
+				if err := of.Set(k, to); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// stored returns what is stored where somebody writes v.
+func (w *bustle) stored(v int) int {
+	if w.changes && v%6 == 1 && v < 1<<20 {
+		return v + 1<<20
+	}
+	return v
 }
 
 // veto is asked before each commit.
@@ -311,9 +372,9 @@ func (w *bustle) write(ctx context.Context) {
 		more := w.next()
 		pos, err = r.PutAll(ctx, maps.All(map[string]int{k: v, "z": more}))
 		if err == nil {
-			l.told(pos, "z %d", more)
+			l.told(pos, "z %d", w.stored(more))
 		}
-		l.wrote(more, err == nil)
+		l.wrote(w.stored(more), err == nil)
 	case 6, 7:
 		written = false
 		var existed bool
@@ -339,7 +400,7 @@ func (w *bustle) write(ctx context.Context) {
 			return errors.Join(one.Put(k, v), other.Put(k, v))
 		})
 		for _, l := range w.books {
-			l.wrote(v, err == nil)
+			l.wrote(w.stored(v), err == nil)
 		}
 	case 12:
 		written = false
@@ -355,14 +416,17 @@ func (w *bustle) write(ctx context.Context) {
 	}
 	if errors.Is(err, errVeto) {
 		err = nil
-		l.wrote(v, false)
+		l.wrote(w.stored(v), false)
 		written = false
 	}
 	if written {
-		l.wrote(v, err == nil)
+		l.wrote(w.stored(v), err == nil)
 		if err == nil {
-			l.told(pos, "%s %d", k, v)
+			l.told(pos, "%s %d", k, w.stored(v))
 		}
+	}
+	if _, taken := errors.AsType[*grid.UniqueError](err); taken && (w.books[0].unique || w.books[1].unique) {
+		return
 	}
 	if _, exists := errors.AsType[*grid.ExistsError](err); exists {
 		return

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -13,6 +11,7 @@ import (
 	"time"
 
 	"github.com/rowcall/rowcall/grid"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -81,15 +80,15 @@ func newFleet(seed uint64) (*fleet, error) {
 // all returns what keepers may subscribe to.
 func (w *fleet) all() []kept {
 	table := func(n int, r *grid.Region[int64, item]) kept {
-		return kept{r.Name(), r, r.Position, valueOf[item], func(commit uint64, state map[string]string) error {
+		return kept{r.Name(), r, r.Position, valueOf[item], func(at listeners.Position, state map[string]string) error {
 			var got [2]map[string]string
 			got[n] = ofCollection(state, r.Name())
-			return w.depot.check(commit, got)
+			return w.depot.check(at.Commit, got)
 		}}
 	}
 	list := []kept{
-		{"trade", w.trade.group, w.trade.group.Position, valueOf[item], func(commit uint64, state map[string]string) error {
-			return w.depot.check(commit, [2]map[string]string{ofCollection(state, "items"), ofCollection(state, "orders")})
+		{"trade", w.trade.group, w.trade.group.Position, valueOf[item], func(at listeners.Position, state map[string]string) error {
+			return w.depot.check(at.Commit, [2]map[string]string{ofCollection(state, "items"), ofCollection(state, "orders")})
 		}},
 		table(0, w.trade.items), table(1, w.trade.orders), table(0, w.stock), table(0, w.again),
 	}
@@ -202,6 +201,12 @@ func (w *fleet) play(ctx context.Context) error {
 			}
 		})
 	}
+	busy.Go(func() {
+		for range 40 {
+			w.near.useCache(ctx)
+			time.Sleep(time.Duration(draw(4)) * time.Millisecond)
+		}
+	})
 	var sent error
 	busy.Go(func() {
 		for range 50 {
@@ -252,39 +257,32 @@ func (w *fleet) play(ctx context.Context) error {
 // position what its source held there, and so do listeners that park what they
 // cannot handle, go on by a durable name after crashes, or are told anew.
 func TestMirrorsGroupsAndNamesTellTheState(t *testing.T) {
-	seeds := 40
+	few := 40
 	if testing.Short() {
-		seeds = 10
+		few = 10
 	}
-	if asked, err := strconv.Atoi(os.Getenv("ROWCALL_MODEL_SEEDS")); err == nil {
-		seeds = asked
+	seedtest.Play(t, few, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { playFleet(t, seed) })
+	})
+}
+
+func playFleet(t *testing.T, seed uint64) {
+	w, err := newFleet(seed)
+	if err != nil {
+		t.Fatal(err)
 	}
-	first := 0
-	if asked, err := strconv.Atoi(os.Getenv("ROWCALL_MODEL_FIRST")); err == nil {
-		first = asked
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if err := w.play(ctx); err != nil {
+		t.Error(err)
 	}
-	for seed := first; seed < first+seeds && !t.Failed(); seed++ {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				w, err := newFleet(uint64(seed))
-				if err != nil {
-					t.Fatal(err)
-				}
-				ctx, cancel := context.WithCancel(t.Context())
-				defer cancel()
-				if err := w.play(ctx); err != nil {
-					t.Errorf("seed %d: %v", seed, err)
-				}
-				cancel()
-				w.depot.shop.feed.Close()
-				closing, done := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
-				defer done()
-				for _, g := range []*grid.Grid{w.far, w.near.grid} {
-					if err := g.Close(closing); err != nil && !t.Failed() {
-						t.Errorf("seed %d: Close() = %v", seed, err)
-					}
-				}
-			})
-		})
+	cancel()
+	w.depot.shop.feed.Close()
+	closing, done := context.WithTimeout(context.WithoutCancel(ctx), time.Hour)
+	defer done()
+	for _, g := range []*grid.Grid{w.far, w.near.grid} {
+		if err := g.Close(closing); err != nil && !t.Failed() {
+			t.Errorf("Close() = %v", err)
+		}
 	}
 }

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -14,6 +12,7 @@ import (
 	"time"
 
 	"github.com/rowcall/rowcall/grid"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -50,7 +49,7 @@ func (w *bustle) subscribe() {
 		return
 	}
 	l := w.books[w.draw(2)]
-	h := &hearer{w: w, l: l, set: w.draw(3), state: make(map[string]int), heard: make(map[string]bool)}
+	h := &hearer{w: w, l: l, set: w.draw(4), state: make(map[string]int), heard: make(map[string]bool)}
 	h.pause = time.Duration(w.draw(4)*w.draw(4)) * time.Millisecond
 	h.fails, h.busy = w.draw(3)*4, w.draw(3)*3
 	h.opts = listeners.SubscribeOptions{
@@ -111,9 +110,11 @@ func (h *hearer) OnBatch(ctx context.Context, b *listeners.Batch) error {
 
 // act is what a listener does from inside its callback.
 func (h *hearer) act(ctx context.Context) {
-	switch h.w.draw(8) {
+	switch h.w.draw(9) {
 	default:
 		h.w.write(ctx)
+	case 8:
+		h.w.useCache(ctx)
 	case 5:
 		h.w.subscribe()
 	case 6:
@@ -263,21 +264,13 @@ func drawn(err *listeners.ListenerError) bool {
 // Whoever hears everything can rebuild the region as it is at each position,
 // whatever others do meanwhile, and after Close nothing is left running.
 func TestEverythingAtOnceTellsTheState(t *testing.T) {
-	seeds := 60
+	few := 60
 	if testing.Short() {
-		seeds = 10
+		few = 10
 	}
-	if asked, err := strconv.Atoi(os.Getenv("ROWCALL_MODEL_SEEDS")); err == nil {
-		seeds = asked
-	}
-	for seed := range seeds {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { playBustle(t, uint64(seed)) })
-		})
-		if t.Failed() {
-			return
-		}
-	}
+	seedtest.Play(t, few, func(t *testing.T, seed uint64) {
+		synctest.Test(t, func(t *testing.T) { playBustle(t, seed) })
+	})
 }
 
 func playBustle(t *testing.T, seed uint64) {
@@ -291,6 +284,14 @@ func playBustle(t *testing.T, seed uint64) {
 			for range 80 {
 				w.write(t.Context())
 				time.Sleep(time.Duration(w.draw(2)) * time.Millisecond)
+			}
+		})
+	}
+	for range 2 {
+		busy.Go(func() {
+			for range 40 {
+				w.useCache(t.Context())
+				time.Sleep(time.Duration(w.draw(3)) * time.Millisecond)
 			}
 		})
 	}

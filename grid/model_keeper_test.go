@@ -51,7 +51,7 @@ type kept struct {
 	src      listeners.Source
 	position func() listeners.Position
 	value    func(*listeners.Event) (string, error) // of After
-	check    func(commit uint64, state map[string]string) error
+	check    func(at listeners.Position, state map[string]string) error
 }
 
 func valueOf[V any](e *listeners.Event) (string, error) {
@@ -93,8 +93,8 @@ type keeper struct {
 }
 
 type keeperGlimpse struct {
-	commit uint64
-	state  map[string]string
+	at    listeners.Position
+	state map[string]string
 }
 
 func newKeeper(of kept, draw func(int) int) *keeper {
@@ -208,7 +208,7 @@ func (k *keeper) hear(b *listeners.Batch) {
 	}
 	k.high = b.Position
 	if k.live && len(k.sub.Parked()) == 0 {
-		k.later = append(k.later, keeperGlimpse{b.Position.Commit, maps.Clone(k.state)})
+		k.later = append(k.later, keeperGlimpse{b.Position, maps.Clone(k.state)})
 	}
 }
 
@@ -346,14 +346,14 @@ func (k *keeper) settle(ctx context.Context) error {
 		return k.wrong
 	}
 	for _, g := range k.later {
-		if err := k.check(g.commit, g.state); err != nil {
+		if err := k.check(g.at, g.state); err != nil {
 			return fmt.Errorf("%w; heard %q", err, k.heard)
 		}
 	}
 	if k.over {
 		return nil
 	}
-	if err := k.check(k.position().Commit, k.state); err != nil {
+	if err := k.check(k.position(), k.state); err != nil {
 		return fmt.Errorf("in the end: %w; heard %q", err, k.heard)
 	}
 	return nil
@@ -382,19 +382,23 @@ func (k *keeper) empty(ctx context.Context) error {
 
 // regionKept is a region whose states a book has.
 func regionKept(r *grid.Region[string, int], name string, l *book) kept {
-	return kept{name, r, r.Position, valueOf[int], func(commit uint64, state map[string]string) error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if commit >= uint64(len(l.states)) {
-			return fmt.Errorf("there is no commit %d", commit)
-		}
-		want := make(map[string]string)
-		for k, v := range l.states[commit] {
-			want[r.Name()+"/"+k] = fmt.Sprint(v)
-		}
-		if !maps.Equal(want, state) {
-			return fmt.Errorf("rebuilt %v at %d, want %v", state, commit, want)
-		}
-		return nil
-	}}
+	return kept{name, r, r.Position, valueOf[int], l.compare}
+}
+
+// compare returns an error if the state, by collection/key, is not the region's
+// at this position.
+func (l *book) compare(at listeners.Position, state map[string]string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if at.Commit >= uint64(len(l.states)) || at.Epoch != l.epoch {
+		return fmt.Errorf("there is no %s", at)
+	}
+	want := make(map[string]string)
+	for k, v := range l.states[at.Commit] {
+		want[l.region.Name()+"/"+k] = fmt.Sprint(v)
+	}
+	if !maps.Equal(want, state) {
+		return fmt.Errorf("rebuilt %v at %s, want %v", state, at, want)
+	}
+	return nil
 }

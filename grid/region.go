@@ -81,9 +81,10 @@ type Region[K comparable, V any] struct {
 	shape *shape             // of an open region; a mirror takes it from its source
 	begin listeners.Position // before the first change; the zero Position of a mirror
 
-	source upstream      // of a mirror, nil for others
-	ready  chan struct{} // closed when the state is complete
-	done   chan struct{} // closed when Close begins
+	source upstream                           // of a mirror, nil for others
+	told   atomic.Pointer[listeners.Position] // of a mirror, see Told
+	ready  chan struct{}                      // closed when the state is complete
+	done   chan struct{}                      // closed when Close begins
 }
 
 var _ listeners.Source = (*Region[string, int])(nil)

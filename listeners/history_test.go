@@ -11,6 +11,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -260,14 +261,16 @@ func wholeTransactions(got []*listeners.Batch, cut bool) error {
 }
 
 func TestRandomHistoriesAreOrderedCompleteAtomicAndJoined(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		steps := rapid.SliceOfN(anyStep(), 1, 60).Draw(rt, "steps")
-		size := rapid.Int64Range(1, 40).Draw(rt, "feed")
-		var failed error // rapid ends a goroutine to fail, which a bubble does not allow
-		synctest.Test(t, func(t *testing.T) { failed = play(t, steps, size) })
-		if failed != nil {
-			rt.Fatal(failed)
-		}
+	seedtest.PlayAnew(t, func(t *testing.T, seed uint64) {
+		seedtest.Check(t, seed, func(rt *rapid.T) {
+			steps := rapid.SliceOfN(anyStep(), 1, 60).Draw(rt, "steps")
+			size := rapid.Int64Range(1, 40).Draw(rt, "feed")
+			var failed error // rapid ends a goroutine to fail, which a bubble does not allow
+			synctest.Test(t, func(t *testing.T) { failed = play(t, steps, size) })
+			if failed != nil {
+				rt.Fatal(failed)
+			}
+		})
 	})
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 )
 
@@ -388,14 +389,16 @@ func (c *customer) check(final uint64) error {
 // Whatever the policy, the state rebuilt from the events is that of the source
 // at each position.
 func TestEveryPolicyTellsTheState(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		steps := rapid.SliceOfN(anyShopStep(), 1, 80).Draw(rt, "steps")
-		size := rapid.Int64Range(1, 60).Draw(rt, "feed")
-		var failed error // rapid ends a goroutine to fail, which a bubble does not allow
-		synctest.Test(t, func(t *testing.T) { failed = playShop(t, steps, size) })
-		if failed != nil {
-			rt.Fatal(failed)
-		}
+	seedtest.PlayAnew(t, func(t *testing.T, seed uint64) {
+		seedtest.Check(t, seed, func(rt *rapid.T) {
+			steps := rapid.SliceOfN(anyShopStep(), 1, 80).Draw(rt, "steps")
+			size := rapid.Int64Range(1, 60).Draw(rt, "feed")
+			var failed error // rapid ends a goroutine to fail, which a bubble does not allow
+			synctest.Test(t, func(t *testing.T) { failed = playShop(t, steps, size) })
+			if failed != nil {
+				rt.Fatal(failed)
+			}
+		})
 	})
 }
 

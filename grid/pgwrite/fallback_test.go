@@ -69,6 +69,14 @@ func (s script) commit(lsn, tx uint64, id int) {
 	s.feed.Append(b)
 }
 
+// nothing tells a transaction that deletes a train which the mirror does not have.
+func (s script) nothing(lsn, tx uint64) {
+	b := state(listeners.Changes, listeners.Position{Epoch: 1, Commit: lsn}, &trainRow{"8", "", "0"})
+	b.Tx.ID, b.Events[0].Op = tx, listeners.Delete
+	b.Events[0].OldKey, b.Events[0].After = b.Events[0].After, listeners.Record{}
+	s.feed.Append(b)
+}
+
 // A noticed is a database that calls a hook when it is asked where its log ends,
 // after a commit that is.
 type noticed struct {
@@ -115,6 +123,7 @@ func TestAWriteIsKnownByWhatFollowsIt(t *testing.T) {
 		"a state read before it":                {tell: func(s script, _ uint64) { s.again(3) }, want: "it took too long"},
 		"a later transaction":                   {then: func(s script, tx uint64) { s.commit(far, tx+1, 8) }, want: "nothing of this one"},
 		"a later transaction, heard at once":    {tell: func(s script, tx uint64) { s.commit(far, tx+1, 8) }, want: "nothing of this one"},
+		"a later one that changes nothing":      {then: func(s script, tx uint64) { s.nothing(far, tx+1) }, want: "nothing of this one"},
 		"an earlier transaction":                {tell: func(s script, tx uint64) { s.commit(4, tx-1, 8) }, want: "it took too long"},
 		"an earlier one, then its own":          {tell: func(s script, tx uint64) { s.commit(4, tx-1, 8) }, then: func(s script, tx uint64) { s.commit(5, tx, 7) }},
 		"a later one, but no LSN to compare":    {tell: func(s script, tx uint64) { s.commit(far, tx+1, 8) }, fail: errors.New("no answer"), want: "it took too long"},

@@ -18,6 +18,7 @@ import (
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/grid/pgwrite"
 	"github.com/rowcall/rowcall/internal/pgtest"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 )
@@ -249,6 +250,10 @@ func (l *ledger) check(t *testing.T, who string, batches []listenertest.Batch) m
 // same few rows, with what the database refuses, transactions that are given up,
 // and SQL beside them.
 func TestARandomHistoryOfWritersIsHeardAsItWasCommitted(t *testing.T) {
+	seedtest.PlaySlow(t, 1, playHands)
+}
+
+func playHands(t *testing.T, seed uint64) {
 	const rounds = 40
 	s := newShop(t, "ALTER TABLE trains ADD CONSTRAINT seats CHECK (sold < 1000)")
 	src, err := cdc.New(s.url, &cdc.Options{Tables: []string{"public.trains"}, Slot: s.row(t, "SELECT current_database()") + "_2"})
@@ -272,8 +277,6 @@ func TestARandomHistoryOfWritersIsHeardAsItWasCommitted(t *testing.T) {
 		}
 	}
 	l := &ledger{committed: make(map[string]int64), refused: make(map[string]bool)}
-	seed := rand.Uint64()
-	t.Logf("seed %d", seed)
 	var hands sync.WaitGroup
 	for id := range 4 {
 		w := s.writer(t, nil)

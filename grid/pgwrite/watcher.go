@@ -18,6 +18,7 @@ type mirror interface {
 	Done() <-chan struct{}
 	Err() error
 	Position() listeners.Position
+	Told() listeners.Position
 }
 
 // A watcher hears a mirror, and tells those who wait for a transaction. It
@@ -140,16 +141,21 @@ func (v *watcher) forget(w *wait) {
 
 // quiet is how often a wait looks whether the mirror has passed the commit with
 // nothing to tell: its source has read the table again, and found it as the
-// mirror shows it.
+// mirror shows it, or a later transaction has changed nothing there.
 const quiet = 50 * time.Millisecond
 
 // pass ends a wait if that is so.
 func (v *watcher) pass(w *wait) {
 	at := v.sub.Stored() // so the batches up to there were looked at
+	told := v.region.Told()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if w.behind != 0 && at.Commit >= w.behind {
+	switch {
+	case w.behind == 0 || at.Commit < w.behind:
+	case told.Commit >= w.behind:
 		w.end(at, nil)
+	default:
+		w.end(at, errPassed)
 	}
 }
 
