@@ -18,10 +18,11 @@ const (
 // a second time, by its position, is left out. One goroutine at a time.
 //
 // A snapshot ends, and Live is told, with its last row or marker, or else with the next
-// change. So one that was interrupted, and went on in another run of the source, is told
-// with Live twice: at the change that came in between, when the tables are there that
-// were complete, and at its end. The reset before the rest names the other tables, of
-// which the first Live said too much.
+// change, unless that is [Part].Filling. So one that was interrupted, and went on in
+// another run of the source, is told with one Live, at its end. Where a firehose does
+// not write that mark (Kafka, and releases before it), Live comes twice: at the change that came in
+// between, when the tables are there that were complete, and at the end. The
+// reset before the rest names the other tables, of which the first Live said too much.
 type Assembler struct {
 	// MaxTxBytes bounds what is held of a transaction, in bytes of
 	// [Part].Size. 0 means [DefaultMaxTxBytes].
@@ -60,14 +61,22 @@ func (a *Assembler) Add(p *Part, emit func(*listeners.Batch) error) error {
 		return a.endSnapshot(p, p.Position, emit)
 	case listeners.Snapshot, listeners.Changes:
 	}
+	goesOn := p.Kind == listeners.Changes && p.Filling && a.within()
 	same := a.told && a.sameBatch(p, before)
-	if a.told && !same {
+	switch {
+	case !a.told || same:
+	case goesOn && a.open.Kind == listeners.Snapshot:
+		if err := a.Flush(emit); err != nil {
+			return err
+		}
+		a.open, a.more, a.told = nil, false, false
+	default:
 		// Its end held no event.
 		if err := a.close(emit); err != nil {
 			return err
 		}
 	}
-	if p.Kind == listeners.Changes && a.rows {
+	if p.Kind == listeners.Changes && a.rows && !goesOn {
 		if err := a.endSnapshot(p, before, emit); err != nil {
 			return err
 		}
@@ -167,14 +176,16 @@ func (a *Assembler) close(emit func(*listeners.Batch) error) error {
 	return emit(b)
 }
 
-// interrupt ends what a reset has cut off. What the reset makes obsolete is
-// dropped.
+// interrupt ends what a reset has cut off. Rows of a snapshot are told all the same:
+// the reset may be about other collections than theirs. A transaction that a
+// reset of everything has cut off is dropped.
 func (a *Assembler) interrupt(p *Part, emit func(*listeners.Batch) error) error {
 	if p.Collections != nil && a.open != nil && a.open.Kind == listeners.Changes {
 		return a.close(emit)
 	}
+	err := a.Flush(emit)
 	a.open, a.more, a.told = nil, false, false
-	return nil
+	return err
 }
 
 // endSnapshot tells that the state is complete, and up to where it goes.

@@ -63,7 +63,8 @@ type Commands struct {
 	opened map[string]bool
 }
 
-// NewCommands starts nothing. Whoever calls it closes the result, and then the
+// NewCommands returns who sends and serves commands over a broker. It starts nothing
+// and talks to nobody. The error names every option that is wrong. Whoever calls it closes the result, and then the
 // broker's connection.
 func NewCommands(b CommandBroker, opts *CommandsOptions) (*Commands, error) {
 	var o CommandsOptions

@@ -20,6 +20,8 @@ type Part struct {
 	Source string // as in [listeners.Schema.Source]
 	Tx     listeners.Tx
 	TxEnd  bool
+	// Filling says of a change that the snapshot before it goes on behind it.
+	Filling bool
 	// Position is the event's or the marker's.
 	Position listeners.Position
 	// Event is set for Changes and Snapshot.
@@ -83,7 +85,7 @@ func (d *Decoder) Decode(address string, attribute func(name string) string, bod
 }
 
 func (d *Decoder) decode(address string, attribute func(name string) string, body []byte) (Part, error) {
-	p := Part{Size: partBytes + len(body), TxEnd: attribute("txend") == "true"}
+	p := Part{Size: partBytes + len(body), TxEnd: attribute("txend") == "true", Filling: attribute("filling") == "true"}
 	var err error
 	if p.Position, err = listeners.ParsePosition(attribute("sequence")); err != nil {
 		return p, err

@@ -47,6 +47,7 @@
 //	sequence         the position, see [listeners.Position]; it sorts as text
 //	txid             the number of the transaction, decimal; absent in a snapshot
 //	txend            true on the last event of a transaction or snapshot, otherwise absent
+//	filling          true on a change behind which a snapshot goes on that was begun before it, otherwise absent
 //	cause            why it happened (expire, evict, clear, snapshot, …); absent if somebody wrote
 //	dataref          where the body is, if it was too large for the place, see [TooLargePark]; otherwise absent
 //	datacontenttype  application/json
@@ -55,6 +56,11 @@
 // remembers ids (or the highest sequence) recognises a repetition. In subject,
 // the collection is escaped as [listeners.Key.String] escapes a key, and the
 // first "/" ends it. A reset has no subject and no partitionkey.
+//
+// A snapshot that was interrupted may go on in another run of the source: changes of
+// the tables that are complete, a reset of the others, and their rows. The
+// changes have filling, by which a reader knows that the state is not complete yet. The
+// Kafka firehose does not write it.
 //
 // A transaction whose last part holds no event (its source found out too late
 // that nothing follows) has no event with txend: a new txid ends it too.

@@ -20,6 +20,9 @@ type Frame struct {
 	TxID     string
 	TxEnd    bool
 	Cause    string
+	// Filling says that a snapshot is not complete and goes on behind this change.
+	// Encode leaves it false, since a batch does not say so.
+	Filling bool
 	// DataRef says where the body is if it is parked, see [TooLargePark].
 	DataRef string
 

@@ -48,6 +48,8 @@ type Firehose struct {
 	tail      listeners.Position // where the place ended at Open
 	regional  renumberer
 	bare      bool // a snapshot was begun whose end has no message so far
+	filling   bool // a snapshot was begun and did not end
+	marked    bool // filling was heard, in a reset or a live marker
 	retry     *retrying.ExponentialBackOff
 	parked    Frame
 	parkAt    listeners.Position // of a message that the broker has refused
@@ -188,6 +190,9 @@ func (f *Firehose) OnBatch(ctx context.Context, b *listeners.Batch) error {
 	if err := f.usable(); err != nil {
 		return err
 	}
+	if b.Kind == listeners.Reset || b.Kind == listeners.Live {
+		f.filling, f.marked = b.Kind == listeners.Reset, true
+	}
 	if f.c.Scope.Region != "" {
 		if b = f.regional.renumber(b, f.plain(f.tail)); b == nil {
 			return nil
@@ -210,7 +215,7 @@ func (f *Firehose) store(ctx context.Context, b *listeners.Batch) error {
 			return f.fatal(err)
 		}
 	}
-	f.w.add(b, f.live(b))
+	f.w.add(b, f.live(b), f.fills(b))
 	if err := f.pump(ctx); err != nil {
 		return err
 	}
@@ -237,6 +242,20 @@ func (f *Firehose) live(b *listeners.Batch) bool {
 	case listeners.Changes:
 	}
 	return false
+}
+
+// fills reports whether a batch holds changes that come while a snapshot is not complete.
+// A bucket keeps no such mark, which would outlast the snapshot there.
+func (f *Firehose) fills(b *listeners.Batch) filling {
+	switch {
+	case b.Kind != listeners.Changes || f.shaper != nil:
+		return complete
+	case !f.marked:
+		return asTail
+	case f.filling:
+		return incomplete
+	}
+	return complete
 }
 
 // Flush returns nil when everything taken is stored. It tries again what

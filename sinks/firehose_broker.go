@@ -103,6 +103,10 @@ type FirehoseLane struct {
 	// Begun is true if it holds a message, or held one. Until then it takes no
 	// resets and live markers: nobody has read there what could be stale.
 	Begun bool
+	// Filling is true if that last message is of a snapshot and not its end, or is
+	// [Frame].Filling itself: the source's next run goes on with the snapshot, and tells
+	// changes first. It is set in Open alone.
+	Filling bool
 }
 
 // A FirehoseMessage is a message on its way into a lane.

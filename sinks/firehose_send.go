@@ -52,6 +52,7 @@ func (f *Firehose) send(ctx context.Context, e *entry) (whole bool, err error) {
 			}
 		}
 		m.Frame = f.encoder.Encode(e.batch, i)
+		m.Frame.Filling = e.filling == incomplete
 		m.Batch, m.Index, m.Position = e.batch, i, messagePosition(e.batch, i)
 		lanes, err := f.broker.Lanes(ctx, m)
 		if err != nil {
@@ -59,6 +60,9 @@ func (f *Firehose) send(ctx context.Context, e *entry) (whole bool, err error) {
 		}
 		for ; f.cursor.lane < len(lanes); f.cursor.lane++ {
 			m.Lane = lanes[f.cursor.lane]
+			if e.filling == asTail {
+				m.Frame.Filling = m.Lane.Filling
+			}
 			held, err := f.held(m)
 			if err != nil {
 				return false, f.fatal(err)

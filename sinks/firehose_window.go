@@ -45,12 +45,22 @@ type window struct {
 
 // An entry is a batch that has to be stored.
 type entry struct {
-	batch *listeners.Batch // nil if it is sent and will not be sent again
-	kept  int              // bytes that count as kept
-	live  bool             // a live marker that is a message
-	last  uint64           // the number of its last message, or of the one before it if it has none; set when it is sent
-	after listeners.Position
+	batch   *listeners.Batch // nil if it is sent and will not be sent again
+	kept    int              // bytes that count as kept
+	live    bool             // a live marker that is a message
+	filling filling          // of changes
+	last    uint64           // the number of its last message, or of the one before it if it has none; set when it is sent
+	after   listeners.Position
 }
+
+// A filling says whether changes come while a snapshot is not complete.
+type filling uint8
+
+const (
+	complete   filling = iota
+	incomplete         // a snapshot was begun in this run
+	asTail             // as [FirehoseLane].Filling says
+)
 
 func newWindow(pending, keepMost int) *window {
 	return &window{
@@ -63,7 +73,7 @@ func newWindow(pending, keepMost int) *window {
 }
 
 // add retains a batch. Runs of batches without messages cost nothing.
-func (w *window) add(b *listeners.Batch, live bool) {
+func (w *window) add(b *listeners.Batch, live bool, fills filling) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if n := len(w.entries); Len(b) == 0 && !live {
@@ -79,7 +89,7 @@ func (w *window) add(b *listeners.Batch, live bool) {
 		clear(w.entries[kept:])
 		w.entries, w.next, w.head = w.entries[:kept], w.next-w.head, 0
 	}
-	w.entries = append(w.entries, entry{batch: b, live: live, after: b.Position})
+	w.entries = append(w.entries, entry{batch: b, live: live, filling: fills, after: b.Position})
 }
 
 func (w *window) reach(p listeners.Position) {

@@ -67,7 +67,8 @@ func (g *Group) Name() string { return g.name }
 func (g *Group) Member() string { return g.opts.Member }
 
 // Run joins the group, handles the partitions that fall to this member, and
-// leaves when ctx ends; then it returns nil. It may be called once.
+// leaves when ctx ends; then it returns nil. It waits for a broker that is away. It may
+// be called once.
 //
 // Listener is called for each partition when this member gets it, on a goroutine
 // of its own, and returns who is to hear of it; the same listener for several
@@ -95,7 +96,8 @@ func (g *Group) Run(ctx context.Context, listener func(GroupPartition) listeners
 	return err
 }
 
-// Owned returns the partitions that this member has, in order.
+// Owned returns the partitions that this member has, in order. It does not block, may be
+// called from anywhere, and the slice is the caller's.
 func (g *Group) Owned() []OwnedPartition {
 	g.mu.Lock()
 	defer g.mu.Unlock()

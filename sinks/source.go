@@ -123,8 +123,10 @@ func (s *Source) Name() string { return s.log.Name() }
 // stored from then on is heard.
 func (s *Source) Ready() <-chan struct{} { return s.ready }
 
-// Lag asks the broker how far the source is behind. It is zero while Run has
-// not found where it begins.
+// Lag asks the broker how far the source is behind: what is stored and not read yet.
+// What waits for a listener is in [listeners.Subscription.Lag]. It is zero while Run has
+// not found where it begins. It blocks for a few round trips, until ctx ends, and tries
+// once. It may be called from anywhere.
 func (s *Source) Lag(ctx context.Context) (SourceLag, error) {
 	s.mu.Lock()
 	r := s.reader
@@ -141,6 +143,10 @@ func (s *Source) Lag(ctx context.Context) (SourceLag, error) {
 
 // Run reads until ctx ends, or, with UntilTip, until everything is handled. It
 // may be called once.
+//
+// It goes on when a subscription fails, even the only one, since others may come:
+// who has nothing else to do waits for [listeners.Subscription.Done], too, and
+// ends ctx.
 //
 // It returns nil then, unless a subscription has failed; its error is returned,
 // each a [listeners.ListenerError]. Otherwise it returns a [HistoryError], what is

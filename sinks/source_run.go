@@ -104,6 +104,9 @@ func (s *Source) restart(ctx context.Context, t *take) error {
 		return err
 	}
 	s.goOn(t, sum.reader, sum.place)
+	if sum.state.Position().IsZero() {
+		sum.state.Reach(ofEmptyLog())
+	}
 	if err := sum.state.Tell(func(b *listeners.Batch) error { return s.append(ctx, b) }); err != nil {
 		return err
 	}
@@ -170,6 +173,10 @@ func firstReset(p *Part) *listeners.Batch {
 	}
 }
 
+// ofEmptyLog is a position for what is told of a log without events: nothing that has
+// the zero position is ever told, and index 1 alone is a mark of position stores.
+func ofEmptyLog() listeners.Position { return listeners.Position{Index: 2} }
+
 // tip is called when everything from before Run was read.
 func (s *Source) tip(ctx context.Context, t *take, p *Part) error {
 	if t.live && t.assembler.Idle() {
@@ -179,7 +186,7 @@ func (s *Source) tip(ctx context.Context, t *take, p *Part) error {
 			at = t.at
 		}
 		if at.IsZero() {
-			at.Index = 1 // nothing that has the zero position is ever told
+			at = ofEmptyLog()
 		}
 		live := &listeners.Batch{
 			Kind: listeners.Live, Source: p.Source, Tx: p.Tx, Position: at, First: true, Last: true, Size: p.Size,

@@ -77,8 +77,10 @@ type CommandBroker struct {
 
 var _ sinks.CommandBroker = (*CommandBroker)(nil)
 
-// NewCommandBroker starts nothing. The connection stays the caller's, who
-// closes it last; [Connect] makes one that suits.
+// NewCommandBroker returns a broker for [sinks.NewCommands], whose Close closes it. It
+// starts nothing and talks to nobody. The connection stays the caller's, who
+// closes it last; [Connect] makes one that suits. The error names every option that
+// is wrong.
 func NewCommandBroker(nc *nats.Conn, opts *CommandOptions) (*CommandBroker, error) {
 	var o CommandOptions
 	if opts != nil {
@@ -143,10 +145,10 @@ func queueOf(stream string) (string, bool) {
 	return queue, ok && sinks.ValidQueue(queue) == nil && CommandStream(queue) == stream
 }
 
-// CommandSubject returns the subject of a command.
+// CommandSubject returns the subject of a command, such as "cmd.fleet.add-carriage".
 func CommandSubject(queue, name string) string { return "cmd." + queue + "." + name }
 
-// DeadSubject returns the subject of a queue's dead letters.
+// DeadSubject returns the subject of a queue's dead letters, such as "dlq.fleet".
 func DeadSubject(queue string) string { return "dlq." + queue }
 
 // delayPrefix begins the subjects that commands wait at for their time.
@@ -216,12 +218,16 @@ func (b *CommandBroker) open() error {
 }
 
 // closedFor says that no other try will do when the connection is closed: it
-// does not come back.
+// does not come back. The client closes it itself when its user is refused twice.
 func (b *CommandBroker) closedFor(err error) error {
-	if errors.Is(err, nats.ErrConnectionClosed) {
-		return fmt.Errorf("%w: %w", sinks.ErrCommandsClosed, err)
+	if !errors.Is(err, nats.ErrConnectionClosed) {
+		return err
 	}
-	return err
+	if last := b.nc.LastError(); errors.Is(last, nats.ErrAuthorization) || errors.Is(last, nats.ErrAuthExpired) ||
+		errors.Is(last, nats.ErrAuthRevoked) || errors.Is(last, nats.ErrAccountAuthExpired) {
+		return fmt.Errorf("%w: %w: %w", sinks.ErrCommandsClosed, err, last)
+	}
+	return fmt.Errorf("%w: %w", sinks.ErrCommandsClosed, err)
 }
 
 // bounded is the context of one request: an answer that is lost with its

@@ -57,8 +57,9 @@ type Inbox struct {
 
 var _ sinks.Inbox = (*Inbox)(nil)
 
-// OpenInbox creates the bucket if it is missing. The connection stays the
-// caller's.
+// OpenInbox returns an inbox, and creates its bucket if that is missing. It tries once,
+// blocks for round trips, and starts nothing that would have to be closed. The
+// connection stays the caller's.
 func OpenInbox(ctx context.Context, nc *nats.Conn, opts *InboxOptions) (*Inbox, error) {
 	var o InboxOptions
 	if opts != nil {
@@ -75,6 +76,9 @@ func OpenInbox(ctx context.Context, nc *nats.Conn, opts *InboxOptions) (*Inbox, 
 	}
 	if o.Replicas == 0 {
 		o.Replicas = 1
+	}
+	if nc == nil {
+		return nil, fmt.Errorf("inbox %s: there must be a connection", o.Bucket)
 	}
 	if o.Claim < time.Second || o.Remember < o.Claim || o.Replicas < 1 {
 		return nil, fmt.Errorf("inbox %s: the claim %s must be a second at least, remember %s no less, and replicas %d positive", o.Bucket, o.Claim, o.Remember, o.Replicas)

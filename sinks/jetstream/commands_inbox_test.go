@@ -3,6 +3,7 @@ package jetstream_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -124,5 +125,12 @@ func TestInboxNoticesALostClaim(t *testing.T) {
 	})
 	if !errors.Is(err, sinks.ErrLeaseLost) {
 		t.Errorf("Once = %v, want ErrLeaseLost", err)
+	}
+}
+
+func TestOpenInboxWithoutAConnection(t *testing.T) {
+	t.Parallel()
+	if _, err := jetstream.OpenInbox(t.Context(), nil, nil); err == nil || !strings.Contains(err.Error(), "connection") {
+		t.Errorf("OpenInbox without a connection = %v, want an error that says so", err)
 	}
 }

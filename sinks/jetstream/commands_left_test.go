@@ -2,6 +2,7 @@ package jetstream_test
 
 import (
 	"context"
+	"encoding/binary"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -95,6 +96,8 @@ func TestCommandLeftBehindIsNoDeadLetter(t *testing.T) {
 			}
 			serveWhile(t, c, handler, policy, func() {
 				eventually(t, "the command's end", func() bool { return times.Load() == 1 && left() == 0 })
+				consumer := filepath.Join(filepath.Dir(messages), "obs", "fleet", "o.dat")
+				eventually(t, "the acknowledgement in "+consumer, func() bool { return ackOnDisk(t, consumer) })
 				if !tc.other {
 					restart()
 					healed()
@@ -115,4 +118,20 @@ func TestCommandLeftBehindIsNoDeadLetter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ackOnDisk reports whether a consumer's file has an acknowledgement: magic number,
+// version, and how many deliveries were acknowledged. A server writes it up to 100 ms
+// later, and one that stops in the middle of that leaves what was before.
+func ackOnDisk(t testing.TB, file string) bool {
+	t.Helper()
+	state, err := os.ReadFile(file)
+	if err != nil || len(state) < 3 {
+		return false // not written yet, or just now
+	}
+	if state[0] != 22 || state[1] != 2 {
+		t.Fatalf("%s begins with % x, want 16 02", file, state[:2])
+	}
+	acked, _ := binary.Uvarint(state[2:])
+	return acked > 0
 }

@@ -85,11 +85,8 @@ var errPullLost = errors.New("the request for commands is lost")
 // accept reports whether m is a message of the stream. Otherwise the server has
 // said something, which is an error if the request is over for a reason.
 func (p *pull) accept(m *nats.Msg) (bool, error) {
-	status := ""
-	if len(m.Data) == 0 {
-		status = m.Header.Get("Status")
-	}
-	if status == "" {
+	status := m.Header.Get("Status")
+	if ofStream(m) {
 		p.left--
 		p.heard()
 		return true, nil
@@ -110,6 +107,10 @@ func (p *pull) accept(m *nats.Msg) (bool, error) {
 	p.heard()
 	return false, fmt.Errorf("%w: %s %s", errPullLost, status, m.Header.Get("Description"))
 }
+
+// ofStream reports whether a message is to be acknowledged. What the server says for
+// itself is not; a header Status may be a command's own.
+func ofStream(m *nats.Msg) bool { return m.Reply != "" }
 
 func (p *pull) heard() {
 	if p.left > 0 {
@@ -164,7 +165,7 @@ func (p *pull) end(ctx context.Context) []*nats.Msg {
 	for {
 		select {
 		case m := <-p.messages:
-			if len(m.Data) > 0 || m.Header.Get("Status") == "" {
+			if ofStream(m) {
 				all = append(all, m)
 			}
 		default:

@@ -43,7 +43,9 @@ type ConnectOptions struct {
 }
 
 // Connect connects to a server; serverURL may list several, separated by commas. It
-// tries once and returns a [sinks.UnreachableError] if that fails.
+// tries each once, blocks for at most ConnectOptions.Timeout at each, and returns a
+// [sinks.UnreachableError] if none answers. The caller closes the connection, after the
+// firehoses, sources and groups that use it have ended.
 //
 // The connection has what a firehose wants of one, and who makes his own
 // should set it too: MaxReconnects(-1), because a connection that gives up ends

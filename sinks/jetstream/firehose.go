@@ -124,6 +124,9 @@ func (w *writer) Open(ctx context.Context, acks *sinks.FirehoseAcks) (listeners.
 			t.seq, t.subject)}
 	}
 	w.lane.Tail, w.lane.Begun = t.position, t.seq != t.origin
+	if w.lane.Filling, err = w.fills(ctx, &t); err != nil {
+		return none, w.explain(ctx, err)
+	}
 	w.flight.acks = acks
 	w.flight.begin(w.inbox, t.seq)
 	w.flight.forget(t.seq)

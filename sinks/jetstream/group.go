@@ -33,7 +33,7 @@ type GroupsOptions struct {
 }
 
 // Groups lets the processes of a [sinks.Group] share the partitions of a stream
-// that a [Firehose] writes. It needs NATS 2.11.
+// that a [sinks.Firehose] writes. It needs NATS 2.11.
 //
 // Each partition has an entry in a KV bucket, which names its owner and its
 // checkpoint and is written anew all the time. Who finds it unchanged for the

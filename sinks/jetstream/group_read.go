@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
@@ -59,6 +58,9 @@ func (c *groupClaim) Read(ctx context.Context, from sinks.GroupMark, take func([
 	for {
 		began := r.cursor.next
 		err := r.consume(ctx)
+		if no := r.cursor.unheard(); no != nil && ctx.Err() == nil {
+			return no
+		}
 		var wrong *sinks.PlaceError
 		var gone *sinks.GroupHistoryError
 		var own *burstError
@@ -106,6 +108,7 @@ func (r *groupReader) consume(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	c.said = c.nc.LastError()
 	messages, err := made.Messages(natsjs.PullMaxMessages(groupAhead),
 		natsjs.PullExpiry(10*time.Second), natsjs.PullHeartbeat(time.Second), natsjs.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
@@ -220,7 +223,7 @@ func (r *groupReader) add(ctx context.Context, a *arrival) error {
 // everything from the next sequence on any more, or is another one.
 func (r *groupReader) check(ctx context.Context) error {
 	c := r.cursor
-	info, err := c.info(ctx)
+	info, err := c.present(ctx)
 	if err != nil {
 		return err
 	}
@@ -294,9 +297,8 @@ func ends(open *sinks.Part, last *natsjs.RawStreamMsg) bool {
 	if err != nil {
 		return false
 	}
-	tokens := strings.Split(last.Subject, ".")
-	op := tokens[max(len(tokens)-2, 0)]
-	txEnd := last.Header.Get(attributePrefix+"txend") == "true"
+	op := operation(last.Subject)
+	txEnd := last.Header.Get(headerTxEnd) == "true"
 	if open.Kind == listeners.Changes {
 		return txEnd || op == "reset" || op == "live" || at.Epoch != open.Position.Epoch || at.Commit != open.Position.Commit
 	}
@@ -306,5 +308,5 @@ func ends(open *sinks.Part, last *natsjs.RawStreamMsg) bool {
 	case "read":
 		return txEnd
 	}
-	return true
+	return last.Header.Get(headerFilling) != "true"
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go"
 
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks/jetstream"
@@ -60,9 +61,13 @@ func statesOf(t *testing.T, who string, batches []listenertest.Batch) map[moment
 // Whoever looks into a mirror, and whoever has listened from its beginning,
 // finds what the region held at that position.
 func TestAMirrorShowsAtEachPositionWhatItsOwnerHeldThere(t *testing.T) {
+	seedtest.PlaySlow(t, 1, playOwners)
+}
+
+func playOwners(t *testing.T, seed uint64) {
 	const generations, rounds = 3, 150
 	server := natstest.Run(t)
-	r := random(t, 90)
+	r := random(t, 90+seed)
 	// By the owners, and by nobody in a stream that is empty yet.
 	held := map[moment]map[place]ticket{{}: {}}
 	told := map[moment]map[string]string{{}: {}}

@@ -18,6 +18,7 @@ import (
 	"github.com/rowcall/rowcall/grid"
 	"github.com/rowcall/rowcall/internal/natsserver"
 	"github.com/rowcall/rowcall/internal/natsserver/natstest"
+	"github.com/rowcall/rowcall/internal/seedtest"
 	"github.com/rowcall/rowcall/listeners"
 	"github.com/rowcall/rowcall/listeners/listenertest"
 	"github.com/rowcall/rowcall/sinks"
@@ -177,7 +178,7 @@ func equal(t testing.TB, what string, m, r *tickets) {
 			t.Fatalf("%s stopped: %v", what, m.Err())
 		case <-tick.C:
 		case <-timeout.C:
-			t.Fatalf("%s does not hold what the region holds after 20s, Err() = %v (-region +mirror):\n%s", what, m.Err(), diff)
+			t.Fatalf("%s does not hold what the region holds after a minute, Err() = %v (-region +mirror):\n%s", what, m.Err(), diff)
 		}
 	}
 }
@@ -289,6 +290,7 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 		}
 		equal(t, "the mirror", m, region)
 		if generation == 3 {
+			equal(t, "the late mirror", late, region)
 			break
 		}
 		for range 50 {
@@ -315,13 +317,11 @@ func TestMirrorsFollowARegionThatIsBuiltAnew(t *testing.T) {
 // that joins in the midst of it.
 func TestMirrorsEqualTheRegionAfterRandomHistories(t *testing.T) {
 	t.Parallel()
-	seeds := uint64(2)
+	few := 2
 	if testing.Short() {
-		seeds = 1
+		few = 1
 	}
-	for seed := range seeds {
-		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) { randomHistory(t, 70+seed) })
-	}
+	seedtest.PlaySlow(t, few, func(t *testing.T, seed uint64) { randomHistory(t, 70+seed) })
 }
 
 func randomHistory(t *testing.T, seed uint64) {

@@ -68,8 +68,8 @@ type outgoing struct {
 	text   []byte // text[:tag] begins the ids of this attempt
 	tag    int
 
-	expectedStream, expectedSeq, expectedID, msgID                                   header
-	id, source, typ, subject, partition, time, sequence, txid, txend, cause, dataRef header
+	expectedStream, expectedSeq, expectedID, msgID                                            header
+	id, source, typ, subject, partition, time, sequence, txid, txend, cause, filling, dataRef header
 }
 
 // A header is one key of the message's map. Its slice is changed in place.
@@ -115,6 +115,7 @@ func newOutgoing(from scope, opts *Options) *outgoing {
 		txid:           h(attributePrefix + "txid"),
 		txend:          h(attributePrefix + "txend"),
 		cause:          h(attributePrefix + "cause"),
+		filling:        h(headerFilling),
 		dataRef:        h(attributePrefix + "dataref"),
 	}
 	o.msg.Header = nats.Header{
@@ -141,11 +142,14 @@ func (o *outgoing) message(f *sinks.Frame) *nats.Msg {
 	o.time.set(h, f.Time)
 	o.sequence.set(h, f.Sequence)
 	o.txid.set(h, f.TxID)
-	txend := ""
-	if f.TxEnd {
-		txend = "true"
+	word := func(is bool) string {
+		if is {
+			return "true"
+		}
+		return ""
 	}
-	o.txend.set(h, txend)
+	o.txend.set(h, word(f.TxEnd))
+	o.filling.set(h, word(f.Filling))
 	o.cause.set(h, f.Cause)
 	o.dataRef.set(h, f.DataRef)
 	o.msg.Subject, o.msg.Data = f.Address, f.Body

@@ -242,7 +242,7 @@ func (w *writer) resume(t *tail, fault error) error {
 		w.lane.Tail = position
 	case time.Since(w.opened) < w.opts.AckTimeout && t.exact && t.position.Compare(last) > 0:
 		// A predecessor's last messages, which were on their way.
-		w.lane.Tail, w.lane.Begun = t.position, true
+		w.lane.Tail, w.lane.Begun, w.lane.Filling = t.position, true, t.filling
 		f.forget(t.seq)
 	default:
 		return fenced(w.opts.Stream, f.acked, t)

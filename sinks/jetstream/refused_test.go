@@ -77,16 +77,40 @@ func TestFirehoseThatMayNotPublishSaysSo(t *testing.T) {
 	}
 }
 
-// So is one who may not make consumers.
+// So is one who may not make consumers, or ask them.
 func TestSourceThatMayNotReadSaysSo(t *testing.T) {
 	t.Parallel()
-	login := users(t, "$JS.API.CONSUMER.CREATE.>")
+	for _, denied := range []string{"$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.MSG.NEXT.>"} {
+		t.Run(denied, func(t *testing.T) {
+			t.Parallel()
+			login := users(t, denied)
+			store(t, open(t, login("admin"), nil), []*listeners.Batch{transaction(1, 3)})
+			s := source(t, login("clerk"), &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
+			sinktest.Subscribe(t, s, new(listenertest.Recorder), nil)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			wantPlaceError(t, "Run", s.Run(ctx), "this user may not do what is needed")
+		})
+	}
+}
+
+// A member of a group is, too.
+func TestMemberThatMayNotReadSaysSo(t *testing.T) {
+	t.Parallel()
+	login := users(t, "$JS.API.CONSUMER.MSG.NEXT.>")
 	store(t, open(t, login("admin"), nil), []*listeners.Batch{transaction(1, 3)})
-	s := source(t, login("clerk"), &sinks.SourceOptions{Start: sinks.Start{Oldest: true}, UntilTip: true})
-	sinktest.Subscribe(t, s, new(listenertest.Recorder), nil)
+	groups, err := jetstream.NewGroups(login("clerk"), "shop", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	group, err := sinks.NewGroup(groups, "team", &sinks.GroupOptions{Start: sinks.GroupStart{Oldest: true}})
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	wantPlaceError(t, "Run", s.Run(ctx), "this user may not do what is needed")
+	err = group.Run(ctx, func(sinks.GroupPartition) listeners.Listener { return new(listenertest.Recorder) })
+	wantPlaceError(t, "Run", err, "this user may not do what is needed")
 }
 
 // And a bucket's writer who may not purge what a predecessor has left.

@@ -74,16 +74,18 @@ func TestSourceLag(t *testing.T) {
 	})
 }
 
-// The last full reset counts, whatever partial ones came after it.
+// The last full reset counts, whatever partial ones came after it, and so do the
+// rows in between: the snapshot went on in another run.
 func TestSourceAddsUpFromTheLastFullReset(t *testing.T) {
 	t.Parallel()
 	server := natstest.Run(t)
 	nc := connect(t, server)
 	partial := reset(6)
 	partial.Collections = []string{"public.trains"}
-	ended := live(6)
+	begun, ended := snapshot(4, 5), live(6)
+	begun.Last = false
 	store(t, open(t, nc, nil), []*listeners.Batch{
-		transaction(1, 3), reset(4), snapshot(4, 5), partial, ended, transaction(7, 1),
+		transaction(1, 3), reset(4), begun, partial, ended, transaction(7, 1),
 	})
 	stream, err := natstest.JetStream(t, server).Stream(t.Context(), "CDC_SHOP")
 	if err != nil {
@@ -130,5 +132,34 @@ func TestSourceEndsWithoutAServer(t *testing.T) {
 	case <-late.Done():
 	default:
 		t.Error("a subscription goes on after Run has ended")
+	}
+}
+
+// The place of a durable reader in a stream that is empty so far is one to go on from.
+func TestDurableReaderOfAnEmptyStream(t *testing.T) {
+	t.Parallel()
+	for name, current := range map[string]bool{"oldest": false, "current": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			nc := connect(t, natstest.Run(t))
+			f := open(t, nc, nil)
+			positions := listeners.NewFilePositions(t.TempDir())
+			read := func() []listenertest.Batch {
+				r := new(listenertest.Recorder)
+				s := source(t, nc, &sinks.SourceOptions{Start: sinks.Start{Oldest: !current}, UntilTip: true})
+				sinktest.Subscribe(t, s, r, &listeners.SubscribeOptions{Positions: positions, Current: current})
+				if err := s.Run(t.Context()); err != nil {
+					t.Fatalf("Run: %v", err)
+				}
+				return r.Batches()
+			}
+			if got := read(); len(got) == 0 || got[len(got)-1].Kind != listeners.Live || len(sinktest.Events(got)) != 0 {
+				t.Errorf("batches of an empty stream = %v, want Live at the end and no events", sinktest.Told(got))
+			}
+			store(t, f, []*listeners.Batch{transaction(1, 3)})
+			if got := sinktest.Events(read()); len(got) != 3 {
+				t.Errorf("the reader heard %d events of what was stored since, want 3", len(got))
+			}
+		})
 	}
 }

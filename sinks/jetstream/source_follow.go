@@ -29,8 +29,11 @@ const (
 	// lastSearch bounds a search, which takes one question after the other: over a slow
 	// line a bisection of a long stream needs more than lastAsk.
 	lastSearch = 10 * time.Minute
-	// goneAfter is how long a stream that is not found may be on its way back.
+	// goneAfter is how long a stream that is not found may be on its way back, and
+	// how long a leader may lack what a replica has handed out.
 	goneAfter = 5 * time.Second
+	// leaderWait is the pause before a leader that is behind is asked again.
+	leaderWait = 20 * time.Millisecond
 )
 
 // A cursor reads a stream, without a gap and without a twin, over as many
@@ -48,6 +51,7 @@ type cursor struct {
 	full    time.Duration // how long a limit of consumers is waited for; 0 for fullFor
 
 	consumer *consumer // nil while there is none
+	said     error     // the connection's last error when that was made
 	retry    *backoff.ExponentialBackOff
 	list     []arrival
 	messages []sinks.LogMessage // of list
@@ -95,6 +99,9 @@ func (c *cursor) Next(ctx context.Context) ([]sinks.LogMessage, error) {
 			return nil, context.Cause(ctx)
 		}
 		c.Close()
+		if no := c.unheard(); no != nil {
+			return nil, no
+		}
 		var lost *sinks.HistoryError
 		var wrong *sinks.PlaceError
 		if errors.As(err, &lost) || errors.As(err, &wrong) || errors.Is(err, nats.ErrConnectionClosed) {
@@ -162,6 +169,7 @@ func (c *cursor) consume(ctx context.Context) (uint64, error) {
 		return 0, err
 	}
 	info := made.CachedInfo()
+	c.said = c.nc.LastError()
 	messages, err := made.Messages(natsjs.PullMaxMessages(2*burstMessages),
 		natsjs.PullExpiry(10*time.Second), natsjs.PullHeartbeat(time.Second), natsjs.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
@@ -173,6 +181,16 @@ func (c *cursor) consume(ctx context.Context) (uint64, error) {
 	r.wg.Go(func() { c.watch(r.ctx, r.stop) })
 	c.consumer = r
 	return info.NumPending, nil
+}
+
+// unheard returns an error if the server has forbidden to ask the consumer for messages:
+// then none comes, and nothing else says why.
+func (c *cursor) unheard() error {
+	no := forbidden(c.nc, c.said, "CONSUMER.MSG.NEXT."+c.stream+".")
+	if no == nil {
+		return nil
+	}
+	return &sinks.PlaceError{Place: place(c.stream), Err: no, Reason: "this user may not do what is needed; allow it"}
 }
 
 // Close implements [sinks.LogReader].
@@ -285,7 +303,7 @@ func (c *cursor) forget(ctx context.Context, consumer string) {
 // check reports with a [sinks.HistoryError] that the stream does not hold the
 // message with a sequence any more, or is another one.
 func (c *cursor) check(ctx context.Context, seq uint64) error {
-	info, err := c.info(ctx)
+	info, err := c.present(ctx)
 	if err != nil {
 		return err
 	}
@@ -328,6 +346,22 @@ func (c *cursor) info(ctx context.Context) (*natsjs.StreamInfo, error) {
 		return nil
 	})
 	return info, err
+}
+
+// present is info, from a leader that has all that was read. A replica hands out what
+// is committed, and the leader may say a moment later that it has it.
+func (c *cursor) present(ctx context.Context) (*natsjs.StreamInfo, error) {
+	for began := time.Now(); ; {
+		info, err := c.info(ctx)
+		if err != nil || info.Config.Replicas < 2 || info.State.LastSeq+1 >= c.next || time.Since(began) > goneAfter ||
+			!c.created.IsZero() && !info.Created.Equal(c.created) {
+			return info, err
+		}
+		c.log.DebugContext(ctx, "the leader is behind what was read", "stream", c.stream, "next", c.next, "last", info.State.LastSeq)
+		if err := wait(ctx, leaderWait); err != nil {
+			return nil, err
+		}
+	}
 }
 
 // persist calls ask until it succeeds, or fails for good.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -415,5 +416,57 @@ func TestSourceAsksALeader(t *testing.T) {
 	}
 	if got := r.Batches(); len(got) != 1 || got[0].Kind != listeners.Live {
 		t.Errorf("batches = %v, want Live alone", sinktest.Told(got))
+	}
+}
+
+// A consumer may be on a replica that has applied more than the leader: what was read
+// and is not there yet is no sign of another stream.
+func TestSourceWaitsForALeaderThatIsBehind(t *testing.T) {
+	t.Parallel()
+	nc, err := nats.Connect(bareServer(t, &server.Options{}).ClientURL()) // the test answers for JetStream
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	const info = `{"config":{"name":"CDC_SHOP","num_replicas":3},"created":"2026-01-01T00:00:00Z","state":{"messages":%d,"first_seq":1,"last_seq":%d},"cluster":{"name":"c","leader":"n1"}}`
+	var mu sync.Mutex
+	asked, began := 0, ""
+	for subject, answer := range map[string]func([]byte) string{
+		"$JS.API.STREAM.INFO.CDC_SHOP": func([]byte) string {
+			if asked++; asked == 3 { // 1 and 2 find the place
+				return fmt.Sprintf(info, 5, 5)
+			}
+			return fmt.Sprintf(info, 7, 7)
+		},
+		"$JS.API.STREAM.MSG.GET.CDC_SHOP": func([]byte) string {
+			return `{"error":{"code":404,"err_code":10037,"description":"no message found"}}`
+		},
+		"$JS.API.CONSUMER.CREATE.CDC_SHOP.>": func(question []byte) string {
+			began += string(question)
+			return `{"stream_name":"CDC_SHOP","name":"c","config":{"ack_policy":"none"}}`
+		},
+	} {
+		sub, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			mu.Lock()
+			defer mu.Unlock()
+			_ = m.Respond([]byte(answer(m.Data)))
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = sub.Unsubscribe() })
+	}
+	r := new(listenertest.Recorder)
+	s := source(t, nc, &sinks.SourceOptions{UntilTip: true})
+	sinktest.Subscribe(t, s, r, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Fatalf("Run: %v", err)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if asked < 4 || strings.Count(began, "opt_start_seq") != 1 || !strings.Contains(began, `"opt_start_seq":8,`) {
+		t.Errorf("after %d questions consumers began with %s, want one, at 8", asked, began)
 	}
 }

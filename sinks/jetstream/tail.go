@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -18,6 +19,8 @@ import (
 const (
 	attributePrefix = "ce-"
 	headerSequence  = attributePrefix + "sequence"
+	headerTxEnd     = attributePrefix + "txend"
+	headerFilling   = attributePrefix + "filling"
 )
 
 // A tail is the end of the stream at one moment.
@@ -34,6 +37,7 @@ type tail struct {
 	// zero position.
 	subject  string
 	position listeners.Position
+	filling  bool // rows, of a snapshot perhaps, go on behind it
 }
 
 // readTail asks the stream's leader, since a replica may be behind.
@@ -82,7 +86,38 @@ func (w *writer) readTail(ctx context.Context, timeout time.Duration) (tail, err
 	if p, err := listeners.ParsePosition(m.Header.Get(headerSequence)); err == nil {
 		t.position = p
 	}
+	switch operation(m.Subject) {
+	case "reset":
+		t.filling = true
+	case "read":
+		t.filling = m.Header.Get(headerTxEnd) != "true"
+	default:
+		t.filling = m.Header.Get(headerFilling) == "true"
+	}
 	return t, nil
+}
+
+// fills reports whether the tail is within a snapshot. Rows that are read again have no
+// reset at their place.
+func (w *writer) fills(ctx context.Context, t *tail) (bool, error) {
+	if !t.filling || operation(t.subject) != "read" {
+		return t.filling, nil
+	}
+	m, err := w.ask(ctx, `{"last_by_subj":"`+w.from.resetAddress()+`"}`)
+	if errors.Is(err, natsjs.ErrMsgNotFound) {
+		return true, nil // the first snapshot
+	}
+	if err != nil {
+		return false, err
+	}
+	reset, err := listeners.ParsePosition(m.Header.Get(headerSequence))
+	return err == nil && reset.Epoch == t.position.Epoch && reset.Commit == t.position.Commit, nil
+}
+
+// operation returns the last token but one of a subject.
+func operation(subject string) string {
+	tokens := strings.Split(subject, ".")
+	return tokens[max(len(tokens)-2, 0)]
 }
 
 // ask fetches a message from the leader. The client library would take the

@@ -11,7 +11,8 @@
 // every partition of every topic that it concerns, since a reader of one
 // partition would not hear of it otherwise.
 //
-// [NewSource] reads all topics of a database back, in any process.
+// [NewSource] reads all topics of a database back, in any process, and [NewLatestSource]
+// the topics with the latest state.
 //
 // # What is promised
 //
@@ -53,8 +54,9 @@
 // id has expired) are taken up with a new one, behind what the topics hold, as after
 // a restart. That needs brokers of 3.0 and later, which tell it from a second writer, and what
 // is not committed must not be more than four times [Options].MaxPendingBytes: otherwise,
-// for [NewLatest], and where that cannot be told, the firehose ends with an error that
-// names both causes.
+// and where that cannot be told, the firehose ends with an error that
+// names both causes. With [Options].NoTransactions it ends always: nothing would keep what the
+// brokers have of the old producer from being stored behind the look at the topics.
 //
 // # Groups
 //
@@ -74,6 +76,16 @@
 // A partition whose retention has removed every record has lost its writer's
 // place: after a restart the firehose stores again what its source sends again.
 //
+// A topic of [New] that is deleted between two runs of the firehose, and while no source runs,
+// is not missed. It is made anew with the next event of its table. What it held is gone,
+// but for what the source sends again; and since the new one begins with offset 0, as retention never
+// leaves a topic, a source that begins later takes what there is for all: one that begins behind a position
+// does not hear that something is missing, and a present state lacks the rows of that
+// table that were not written since. If all topics are deleted, a source from a position
+// is told so as long as there is none. After a topic was deleted, have the source read the rows
+// again: rowcall backfill, or a new snapshot. [NewLatest] remembers its topics and does so
+// by itself.
+//
 // # Latest state
 //
 // [NewLatest] keeps the latest state of each key in compacted topics, one for each
@@ -82,8 +94,13 @@
 // writes into another store. A record's key is the key's text, and a row that is
 // gone is a tombstone, as is every row of a table that is truncated, and every row
 // that was there before a new snapshot. A reader that keeps the last value of each key
-// has the table, whether the topic was compacted meanwhile or not. It is for
-// readers of Kafka; [NewSource] does not read it.
+// has the table, whether the topic was compacted meanwhile or not.
+//
+// [NewLatestSource] reads it, for a mirror of a table in another process: it tells the present state and then
+// each change, transactions whole and in order. Resets and truncates, which tombstones alone do not
+// tell of, are in the topic [LatestMarkers]; other readers have no need of it. A snapshot that is
+// being stored is no present state yet: who joins then waits for its end. What was left for
+// longer than tombstones are kept (delete.retention.ms, a day) begins with a reset.
 //
 // # Reading
 //
@@ -96,7 +113,7 @@
 // nobody writes. Each process that reads hears everything: for sharing the work there
 // are consumer groups, which promise the order of a key alone.
 //
-// A topic that was deleted, or that retention took unread records from, is noticed:
+// A topic that is deleted while a source runs, or that retention took unread records from, is noticed:
 // then a reset and the present state follow, if the topics hold it, and otherwise
 // Run returns a [sinks.HistoryError].
 //

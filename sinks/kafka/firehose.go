@@ -72,7 +72,7 @@ func (w *writer) config() sinks.FirehoseConfig {
 	return sinks.FirehoseConfig{
 		Scope: w.scope, Partitions: o.Partitions, Logger: o.Logger, MaxPending: maxPending, TooLarge: o.TooLarge,
 		MaxPendingBytes: 2 * o.MaxPendingBytes, // one half gathers while the other is on its way
-		Keep:            !o.NoTransactions && !w.compacts, KeepBytes: keptWindows * o.MaxPendingBytes,
+		Keep:            !o.NoTransactions, KeepBytes: keptWindows * o.MaxPendingBytes,
 	}
 }
 

@@ -24,6 +24,16 @@ const shopTransactions = "rowcall-shop"
 // a transaction that ended for its time.
 func giveUp(t *testing.T, c *cluster, f *sinks.Firehose, b *listeners.Batch, adapt func(*kadm.DescribedTransaction)) {
 	t.Helper()
+	fed := make(chan error, 1)
+	giveUpDuring(t, c, func() { fed <- f.OnBatch(t.Context(), b) }, adapt)
+	if err := <-fed; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// giveUpDuring is giveUp for what feed does meanwhile.
+func giveUpDuring(t *testing.T, c *cluster, feed func(), adapt func(*kadm.DescribedTransaction)) {
+	t.Helper()
 	away := c.Fault(kfake.Fault{Keys: []kmsg.Key{kmsg.EndTxn}, Err: kerr.CoordinatorNotAvailable, Count: -1})
 	defer away.Remove()
 	a := admin(t, c)
@@ -34,9 +44,7 @@ func giveUp(t *testing.T, c *cluster, f *sinks.Firehose, b *listeners.Batch, ada
 		}
 		return described[shopTransactions]
 	}
-	if err := f.OnBatch(t.Context(), b); err != nil {
-		t.Fatal(err)
-	}
+	go feed()
 	var first, now kadm.DescribedTransaction
 	eventually(t, "the transaction is open", func() bool { first = describe(); return first.State == "Ongoing" })
 	eventually(t, "the brokers give the transaction up", func() bool { now = describe(); return now.ProducerEpoch > first.ProducerEpoch })

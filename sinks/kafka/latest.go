@@ -3,7 +3,6 @@ package kafka
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -17,8 +16,11 @@ import (
 
 // headerPart is in a tombstone behind which there is more to store of the event at
 // its position: a writer that finds it at the end of a partition stores the event
-// again.
+// again. Its value is isGrave where a marker behind it tells of the row's end, and isTrue
+// in that of an old key.
 const headerPart = "rowcall-part"
+
+var isGrave = []byte("swept")
 
 // LatestName returns what the names of the topics begin with that hold the latest
 // state of a database, such as "latest.shop".
@@ -81,7 +83,7 @@ func NewLatest(brokersURL, database string, opts *Options) (*sinks.Firehose, err
 		return nil, err
 	}
 	w.prefix, w.compacts = LatestName(database)+".", true
-	l := &latest{writer: w, log: &topicsLog{brokers: w.brokers, client: o.Client, prefix: w.prefix, log: o.Logger}}
+	l := &latest{writer: w, log: &topicsLog{brokers: w.brokers, client: o.Client, prefix: w.prefix, kind: latestTopics, log: o.Logger}}
 	w.made = l.remember
 	return sinks.NewFirehose(l, w.config()), nil
 }
@@ -108,9 +110,9 @@ var (
 	_ sinks.FirehoseEmptier = (*latest)(nil)
 )
 
-// Source says that there is none: what is compacted is no history.
-func (l *latest) Source(*sinks.SourceOptions) (*sinks.Source, error) {
-	return nil, fmt.Errorf("kafka: the topics %s* hold the latest state and no history: %w", l.prefix, errors.ErrUnsupported)
+// Source is [NewLatestSource] for what it stores.
+func (l *latest) Source(opts *sinks.SourceOptions) (*sinks.Source, error) {
+	return NewLatestSource(l.url, l.database, opts, l.opts.Client...)
 }
 
 // Plain returns the position as it is: shaped batches have those of the source.
@@ -124,7 +126,7 @@ func (l *latest) Shape(ctx context.Context, b *listeners.Batch, store func(conte
 		if b.Source == l.database { // otherwise the firehose refuses it
 			var topics []*topic
 			for _, t := range l.topics {
-				if b.Collections == nil || slices.Contains(b.Collections, t.collection) {
+				if t.name != LatestMarkers(l.database) && (b.Collections == nil || slices.Contains(b.Collections, t.collection)) {
 					topics = append(topics, t)
 				}
 			}
@@ -157,8 +159,12 @@ func (l *latest) Shape(ctx context.Context, b *listeners.Batch, store func(conte
 				}
 				c.Events, c.First = nil, false
 			}
-			if err := s.truncate(ctx, &e); err != nil {
+			stored, err := s.truncate(ctx, &e)
+			if err != nil {
 				return err
+			}
+			if stored {
+				c.Events = append(c.Events, e)
 			}
 		default:
 			var err error
@@ -203,40 +209,57 @@ func (l *latest) topicName(s *listeners.Schema) string {
 	return l.prefix + sinks.EscapeToken(s.Namespace) + "." + sinks.EscapeToken(s.Name)
 }
 
-// Lanes returns the partition of a key. Resets and live markers have none: what a
-// reset does is in its tombstones.
+// Lanes returns the partition of a key, or that of the markers.
 func (l *latest) Lanes(ctx context.Context, m *sinks.FirehoseMessage) ([]*sinks.FirehoseLane, error) {
-	if m.Marker() {
-		return nil, nil
+	if isMarker(m) {
+		return l.markers(ctx)
 	}
 	if g := graveOf(m); g != nil {
-		l.lane[0] = g.lane
+		l.lane[0] = l.topics[g.lane.Topic].lanes[g.lane.Partition] // g.lane may be one from before a recovery
 		return l.lane[:], nil
 	}
 	return l.writer.Lanes(ctx, m)
 }
 
-// Send sends an entry, or a tombstone.
+// Send sends an entry, a tombstone, or a marker.
 func (l *latest) Send(_ context.Context, m *sinks.FirehoseMessage) error {
+	if isMarker(m) {
+		key := []byte(l.markerKey(m))
+		return l.send(m, func(r *kgo.Record) { r.Key = key })
+	}
 	events := m.Batch.Events
 	gone := events[m.Index].Op == listeners.Delete
 	// The tombstone of an old key has the new one behind it.
-	part := m.Index+1 < len(events) && events[m.Index+1].Position == m.Position
-	if g := graveOf(m); g != nil {
-		part = true
+	part := []byte(nil)
+	if m.Index+1 < len(events) && events[m.Index+1].Position == m.Position {
+		part = isTrue
+	}
+	var key kgo.RecordHeader
+	g := graveOf(m)
+	switch {
+	case g != nil:
+		part = isGrave
 		collection, _, _ := strings.Cut(m.Frame.Subject, "/")
 		l.frame, l.message = *m.Frame, *m
 		l.frame.Subject = collection + "/" + string(g.key)
 		l.message.Frame = &l.frame
 		m = &l.message
+	case gone:
+		var err error
+		if key, err = keyOf(m.Frame.Body); err != nil {
+			return sinks.Permanent(err)
+		}
 	}
 	return l.send(m, func(r *kgo.Record) {
 		_, r.Key, _ = bytes.Cut(r.Key, []byte("/")) // the first one ends the collection
 		if gone {
 			r.Value = nil
 		}
-		if part {
-			r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerPart, Value: isTrue})
+		if gone && g == nil {
+			r.Headers = append(r.Headers, key)
+		}
+		if part != nil {
+			r.Headers = append(r.Headers, kgo.RecordHeader{Key: headerPart, Value: part})
 		}
 	})
 }
@@ -245,7 +268,7 @@ func (l *latest) Send(_ context.Context, m *sinks.FirehoseMessage) error {
 // everything.
 func tailOf(r *kgo.Record) (listeners.Position, error) {
 	p, err := positionOf(r)
-	if slices.ContainsFunc(r.Headers, func(h kgo.RecordHeader) bool { return h.Key == headerPart }) {
+	if headerOf(r, headerPart) != nil {
 		p = justBefore(p)
 	}
 	return p, err

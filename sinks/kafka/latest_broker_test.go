@@ -28,6 +28,7 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 		t.Fatal(err)
 	}
 	batches, rows := history(random(t, 21), 400)
+	follower := mirrorNotes(t, b.cluster)
 	const lives = 6
 	for i := 1; i <= lives; i++ {
 		w := new(suiteWire)
@@ -46,6 +47,7 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 	}
 	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table", keyed(rows))
+	wantPages(t, "a mirror that follows", follower, rows)
 
 	// All but what is after the last segment that was begun is compacted.
 	f := latest(t, b.cluster, kafka.Options{})
@@ -70,7 +72,11 @@ func TestRealBrokerCompactsTheLatestState(t *testing.T) {
 	f.Close()
 	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table that was compacted", keyed(rows))
+	wantPages(t, "a mirror of what was compacted", mirrorNotes(t, b.cluster), rows)
+	wantPages(t, "a mirror that follows", follower, rows)
 	store(t, latest(t, b.cluster, kafka.Options{}), []*listeners.Batch{transaction(commit+1, truncate(), create("last", "5"))})
 	b.settle(t, notesTopic)
 	wantTable(t, b.cluster, "the table that was truncated", map[string]string{"last": "last=5"})
+	wantPages(t, "a mirror of what was truncated", mirrorNotes(t, b.cluster), map[string]string{"last": "5"})
+	wantPages(t, "a mirror that follows", follower, map[string]string{"last": "5"})
 }

@@ -58,16 +58,16 @@ type remnant struct {
 	schema *listeners.Schema
 }
 
-// truncate sweeps the topic of a table.
-func (s *sweep) truncate(ctx context.Context, e *listeners.Event) error {
+// truncate sweeps the topic of a table. It returns false if there is none.
+func (s *sweep) truncate(ctx context.Context, e *listeners.Event) (bool, error) {
 	if e.Schema.Source != s.database || e.Schema.Namespace == "" {
-		return fmt.Errorf("kafka: a truncate of %s of %s does not belong into the topics of %s", e.Schema.Collection(), e.Schema.Source, s.scope)
+		return false, fmt.Errorf("kafka: a truncate of %s of %s does not belong into the topics of %s", e.Schema.Collection(), e.Schema.Source, s.scope)
 	}
 	t, ok := s.topics[s.topicName(e.Schema)]
 	if !ok {
-		return nil // nothing was stored
+		return false, nil // nothing was stored
 	}
-	return s.run(ctx, e.Position, []*topic{t})
+	return true, s.run(ctx, e.Position, []*topic{t})
 }
 
 // run stores a tombstone for each key that partitions of these topics hold, of which
@@ -112,7 +112,7 @@ func (s *sweep) run(ctx context.Context, at listeners.Position, topics []*topic)
 		if len(left) > 0 && found.bytes < graveBytes {
 			continue
 		}
-		tombstones := &listeners.Batch{Kind: listeners.Changes, Source: s.database, Tx: s.batch.Tx, Position: justBefore(at)}
+		tombstones := &listeners.Batch{Kind: listeners.Changes, Source: s.database, Tx: s.batch.Tx, Position: justBefore(at), Size: found.bytes}
 		for _, g := range found.list {
 			if g != nil {
 				tombstones.Events = append(tombstones.Events, listeners.Event{

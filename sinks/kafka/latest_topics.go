@@ -43,13 +43,13 @@ func (l *latest) Empty() bool { return l.empty }
 
 // recall compares the topics with those that were remembered.
 func (l *latest) recall(ctx context.Context) error {
-	known, err := l.remembered(ctx)
+	known, _, err := remembered(ctx, l.admin, LatestTopics(l.database), append(l.base(), untilTheEnd...))
 	if err != nil {
 		return err
 	}
 	l.empty = true
 	for _, t := range l.topics {
-		l.empty = l.empty && !slices.ContainsFunc(t.lanes, func(lane *sinks.FirehoseLane) bool { return lane.Begun })
+		l.empty = l.empty && (t.name == LatestMarkers(l.database) || !slices.ContainsFunc(t.lanes, func(lane *sinks.FirehoseLane) bool { return lane.Begun }))
 	}
 	lost := make(map[string]bool)
 	for name, id := range known {
@@ -117,49 +117,55 @@ func (l *latest) keep(ctx context.Context, records ...*kgo.Record) error {
 	return nil
 }
 
+// untilTheEnd has a client try again until a context ends.
+var untilTheEnd = []kgo.Opt{kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0)}
+
 // plainClient returns a client that tries again until a context ends.
 func (l *latest) plainClient(opts ...kgo.Opt) (*kgo.Client, error) {
-	client, err := kgo.NewClient(append(append(l.base(), kgo.RequestRetries(math.MaxInt32), kgo.RetryTimeout(0)), opts...)...)
+	client, err := kgo.NewClient(append(append(l.base(), untilTheEnd...), opts...)...)
 	if err != nil {
 		return nil, fmt.Errorf("kafka: %w", err)
 	}
 	return client, nil
 }
 
-// remembered returns the ids of topics by name.
-func (l *latest) remembered(ctx context.Context) (map[string]string, error) {
-	name := LatestTopics(l.database)
-	ends, err := l.admin.ListEndOffsets(ctx, name)
+// remembered returns the ids of topics by name from [LatestTopics], and when the first of them
+// was remembered, as far as that is known; none if there is no such topic.
+func remembered(ctx context.Context, admin *kadm.Client, name string, opts []kgo.Opt) (known map[string]string, since time.Time, err error) {
+	ends, err := admin.ListEndOffsets(ctx, name)
 	if err == nil {
 		err = ends.Error()
 	}
 	end, _ := ends.Lookup(name, 0)
 	switch {
 	case errors.Is(err, kerr.UnknownTopicOrPartition), err == nil && end.Offset <= 0:
-		return nil, nil
+		return nil, since, nil
 	case err != nil:
-		return nil, fmt.Errorf("ask where topic %s ends: %w", name, err)
+		return nil, since, fmt.Errorf("ask where topic %s ends: %w", name, err)
 	}
-	client, err := l.plainClient(kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {0: kgo.NewOffset().AtStart()}}))
+	client, err := kgo.NewClient(append(opts, kgo.ConsumePartitions(map[string]map[int32]kgo.Offset{name: {0: kgo.NewOffset().AtStart()}}))...)
 	if err != nil {
-		return nil, err
+		return nil, since, fmt.Errorf("kafka: %w", err)
 	}
 	defer client.Close()
-	known := make(map[string]string)
+	known = make(map[string]string)
 	// The last record is there: none is a tombstone, and compaction leaves the last
 	// one of each key.
 	for last := int64(-1); last < end.Offset-1; {
 		fetches := client.PollFetches(ctx)
 		if ctx.Err() != nil {
-			return nil, context.Cause(ctx)
+			return nil, since, context.Cause(ctx)
 		}
 		for _, e := range fetches.Errors() {
-			return nil, explain(e.Topic, e.Err)
+			return nil, since, explain(e.Topic, e.Err)
 		}
 		for r := range fetches.RecordsAll() {
 			known[string(r.Key)] = string(r.Value)
+			if since.IsZero() {
+				since = r.Timestamp
+			}
 			last = r.Offset
 		}
 	}
-	return known, nil
+	return known, since, nil
 }

@@ -53,8 +53,7 @@ func (w *writer) Recover(ctx context.Context, fault error) (listeners.Position, 
 	if !ok {
 		return none, sinks.Permanent(fault)
 	}
-	// The sweeps of a latest state know its topics as they were.
-	if w.compacts || !w.acks.Kept() {
+	if !w.acks.Kept() {
 		return none, sinks.Permanent(l.verdict)
 	}
 	w.quit()

@@ -1,6 +1,7 @@
 package kafka
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +29,11 @@ import (
 // It needs a firehose with Kafka transactions. Without them nobody can say when
 // what is to come first has come; then Run ends with a [TopicError].
 //
+// A database without topics, which may be none at all, ends Run with a [TopicError] that
+// says which databases there are topics of; with UntilTip, that is. Otherwise the source
+// waits for the topics, which a firehose makes with the first events, and only
+// Start.After is something that is gone.
+//
 // Start may not be a sequence. Start.Time is looked up by the timestamps of
 // records. Start.Oldest begins each partition where it begins, which differs
 // when retention has removed something. Retention takes what is to be read behind
@@ -48,7 +54,7 @@ func NewSource(brokersURL, database string, opts *sinks.SourceOptions, client ..
 }
 
 func newSource(brokersURL, database string, opts *sinks.SourceOptions, client []kgo.Opt) (*topicsLog, *sinks.Source, error) {
-	l := &topicsLog{client: client, prefix: sinks.DatabaseAddress(database) + "."}
+	l := &topicsLog{client: client, prefix: sinks.DatabaseAddress(database) + ".", kind: databaseTopics}
 	var faults []error
 	if database == "" {
 		faults = append(faults, errors.New("kafka: the database must have a name"))
@@ -88,6 +94,7 @@ func (l *topicsLog) source(brokersURL string, opts *sinks.SourceOptions, faults 
 		if opts.Logger != nil {
 			l.log = opts.Logger
 		}
+		l.ends = opts.UntilTip
 		if opts.MaxBytes > 0 {
 			l.maxBytes = int(min(opts.MaxBytes, math.MaxInt))
 		}
@@ -107,8 +114,13 @@ type topicsLog struct {
 	brokers  *brokers
 	client   []kgo.Opt
 	prefix   string // of the topics' names, with the last dot
+	kind     string // with which it begins
+	memory   string // of the latest state: the topic that remembers the others; "" otherwise
+	markers  string // of the latest state: the topic of its markers; "" otherwise
+	ends     bool   // it is read up to the tip
 	log      *slog.Logger
 	maxBytes int
+	sayEvery time.Duration // 0 means sayEvery
 }
 
 var _ sinks.Log = (*topicsLog)(nil)
@@ -140,16 +152,23 @@ const (
 	lastAsk  = time.Minute
 	// goneAfter is how long a topic that is not found may be on its way back.
 	goneAfter = 5 * time.Second
+	// sayEvery is how often the log says that brokers are waited for.
+	sayEvery = time.Minute
 )
 
 // errTopicMissing is passing for goneAfter.
 var errTopicMissing = errors.New("a topic is not there")
+
+// errStateLost goes with errTopicMissing where the other topics are of no use.
+var errStateLost = errors.New("it was deleted since the firehose wrote to it")
 
 // persist calls ask until it succeeds, or fails for good.
 func (l *topicsLog) persist(ctx context.Context, what string, ask func(context.Context) error) error {
 	retry := backoff.NewExponentialBackOff(
 		backoff.WithInitialInterval(10*time.Millisecond), backoff.WithMaxInterval(time.Second), backoff.WithMaxElapsedTime(0))
 	var missing time.Time
+	begun := time.Now()
+	said := begun
 	for timeout := firstAsk; ; timeout = min(2*timeout, lastAsk) {
 		limited, cancel := context.WithTimeout(ctx, timeout)
 		err := ask(limited)
@@ -173,11 +192,19 @@ func (l *topicsLog) persist(ctx context.Context, what string, ask func(context.C
 			if missing.IsZero() {
 				missing = time.Now()
 			}
+			if time.Since(missing) > goneAfter && errors.Is(err, errStateLost) {
+				return &TopicError{Place: l.Name(), Reason: "they do not hold the whole state any more; start their firehose, which tells the present state again, and then read", Err: err}
+			}
 			if time.Since(missing) > goneAfter {
 				return &sinks.HistoryError{Log: l.Name(), Held: err.Error(), Replaced: true}
 			}
 		}
-		l.log.DebugContext(ctx, "the brokers do not answer yet", "what", what, "log", l.Name(), "error", err)
+		if time.Since(said) >= cmp.Or(l.sayEvery, sayEvery) {
+			said = time.Now()
+			l.log.WarnContext(ctx, "the brokers do not answer; they are waited for", "what", what, "log", l.Name(), "waited", time.Since(begun).Round(time.Second), "error", err)
+		} else {
+			l.log.DebugContext(ctx, "the brokers do not answer yet", "what", what, "log", l.Name(), "error", err)
+		}
 		wait := time.NewTimer(retry.NextBackOff())
 		select {
 		case <-wait.C:

@@ -35,6 +35,10 @@ type merge struct {
 	lanes map[string]map[int32]*lane
 	all   []*lane
 
+	// compacted says that two records may have one position, which take joins, and that a writer
+	// may have stored again what compaction has removed.
+	compacted bool
+
 	floor listeners.Position // nothing at or before it is wanted
 	told  listeners.Position // the last that was taken
 	below listeners.Position // B
@@ -65,6 +69,7 @@ type lane struct {
 type queued struct {
 	record   *kgo.Record
 	position listeners.Position
+	reached  listeners.Position // everything up to it is stored in the partition
 	bytes    int
 }
 
@@ -88,8 +93,9 @@ func (m *merge) add(topic string, partition int32, at int64, cut bool) {
 
 func (m *merge) lane(topic string, partition int32) *lane { return m.lanes[topic][partition] }
 
-// put takes the next record of a lane.
-func (m *merge) put(l *lane, r *kgo.Record, at listeners.Position) error {
+// put takes the next record of a lane, with which everything up to reached is stored
+// there.
+func (m *merge) put(l *lane, r *kgo.Record, at, reached listeners.Position) error {
 	l.next = r.Offset + 1
 	if !l.begun {
 		l.begun, l.first = true, at
@@ -97,19 +103,29 @@ func (m *merge) put(l *lane, r *kgo.Record, at listeners.Position) error {
 	if at.Compare(l.last) <= 0 {
 		return nil // it was read before: the writer had lost its place and stored it again
 	}
-	l.last = at
+	m.pass(l, reached)
+	if m.compacted && at.Compare(m.told) <= 0 {
+		return nil // the writer had lost its place here alone
+	}
 	if at.Compare(m.told) < 0 {
 		return fmt.Errorf("record %d of partition %d of topic %s, at position %s, was stored after others at %s: there is more than one writer, or one without Kafka transactions; stop the others",
 			r.Offset, l.partition, l.topic, at, m.told)
 	}
-	if r.Offset < l.stable && at.Compare(m.below) > 0 {
-		m.below = at
+	if r.Offset < l.stable && reached.Compare(m.below) > 0 {
+		m.below = reached
 	}
-	q := queued{record: r, position: at, bytes: size(r) + recordBytes}
+	q := queued{record: r, position: at, reached: reached, bytes: size(r) + recordBytes}
 	l.queue = append(l.queue, q)
 	m.count++
 	m.bytes += q.bytes
 	return nil
+}
+
+// pass says that a lane was read up to a position.
+func (m *merge) pass(l *lane, reached listeners.Position) {
+	if reached.Compare(l.last) > 0 {
+		l.last = reached
+	}
 }
 
 // recordBytes is what a record takes besides its contents, roughly.
@@ -127,7 +143,7 @@ func (m *merge) round(l *lane, stable, end int64) {
 	}
 	for i := len(l.queue) - 1; i >= l.head; i-- {
 		if l.queue[i].record.Offset < stable {
-			if at := l.queue[i].position; at.Compare(m.below) > 0 {
+			if at := l.queue[i].reached; at.Compare(m.below) > 0 {
 				m.below = at
 			}
 			return
@@ -179,9 +195,12 @@ func (m *merge) take(list []taken, bound listeners.Position, n int) []taken {
 		}
 	}
 	heap.Init(&heads)
-	for len(heads) > 0 && len(list) < n {
+	for len(heads) > 0 {
 		l := heads[0]
 		q := l.queue[l.head]
+		if len(list) >= n && (!m.compacted || q.position != m.told) {
+			break
+		}
 		l.queue[l.head] = queued{}
 		l.head++
 		m.count--
@@ -196,9 +215,12 @@ func (m *merge) take(list []taken, bound listeners.Position, n int) []taken {
 		} else {
 			heap.Pop(&heads)
 		}
-		if q.position != m.told {
+		switch last := len(list) - 1; {
+		case q.position != m.told:
 			m.told = q.position
 			list = append(list, taken{lane: l, record: q.record, position: q.position})
+		case m.compacted && last >= 0 && list[last].position == q.position:
+			list[last].join(l, q.record)
 		}
 	}
 	return list
@@ -209,6 +231,7 @@ type taken struct {
 	lane     *lane
 	record   *kgo.Record
 	position listeners.Position
+	old      *kgo.Record // the tombstone of the old key, if it was changed
 }
 
 // A laneHeap orders lanes by their first waiting record.

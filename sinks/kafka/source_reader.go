@@ -33,10 +33,16 @@ type reader struct {
 	topics map[string]topicInfo
 	merge  *merge
 
+	waits   bool      // it was said that there is no topic yet
 	started bool      // the client fetches
+	asked   bool      // the brokers were asked since something was heard, which is enough
 	active  time.Time // when something was heard, or the brokers were asked
 	tip     listeners.Position
 	tipSeen bool // tip is known
+	// Of the latest state: the last tombstone of which a marker is to tell, and the last
+	// marker. In between a topic lacks rows that are not gone yet.
+	graves, marked listeners.Position
+
 	tipTold bool // the caller was told that nothing more is stored
 
 	// skipping leaves out what does not add up to a whole state: all before a
@@ -96,11 +102,16 @@ func (r *reader) hand() ([]sinks.LogMessage, error) {
 		kept = append(kept, t)
 		tip := r.tipSeen && t.position.Compare(r.tip) >= 0
 		r.tipTold = r.tipTold || tip
-		r.messages = append(r.messages, sinks.LogMessage{
-			Place: r.handed + uint64(len(kept)), Address: t.lane.address(t.record), Attribute: attributes(t.record),
-			Body: bytes.Clone(t.record.Value), // which would keep the whole fetch
-			Tip:  tip,
-		})
+		m := sinks.LogMessage{Place: r.handed + uint64(len(kept)), Attribute: attributes(t.record), Tip: tip}
+		if r.log.compacted() {
+			var err error
+			if m.Address, m.Body, err = r.log.message(&t); err != nil {
+				return nil, err
+			}
+		} else {
+			m.Address, m.Body = t.lane.address(t.record), bytes.Clone(t.record.Value) // which would keep the whole fetch
+		}
+		r.messages = append(r.messages, m)
 	}
 	clear(all[len(kept):])
 	r.list = kept
@@ -136,10 +147,11 @@ const resetType = "rowcall.reset.v1"
 func (r *reader) more(ctx context.Context) error {
 	reached, idle := r.merge.reached(), time.Since(r.active)
 	switch {
-	case reached && !r.tipSeen:
+	case reached && !r.tipSeen && r.graves.Compare(r.marked) <= 0:
 		r.tip, r.tipSeen = r.merge.last(), true
 		return nil
-	case reached && r.merge.count > 0, idle >= surveyEvery:
+	case reached && r.merge.count > 0 && !r.asked, idle >= surveyEvery:
+		r.asked = r.log.compacted() // what waits may wait for what a writer has not stored yet
 		return r.survey(ctx)
 	}
 	return r.poll(ctx, surveyEvery-idle)
@@ -165,7 +177,7 @@ func (r *reader) poll(ctx context.Context, wait time.Duration) error {
 		if err := r.put(ctx, it.Next()); err != nil {
 			return err
 		}
-		r.active = time.Now()
+		r.active, r.asked = time.Now(), false
 	}
 	return nil
 }
@@ -194,7 +206,24 @@ func (r *reader) put(ctx context.Context, record *kgo.Record) error {
 			"record %d of partition %d was stored without a Kafka transaction, so nobody can say what comes before it in other partitions; write without NoTransactions, and read from a start behind what was written with it",
 			record.Offset, record.Partition)}
 	}
-	return r.merge.put(l, record, at)
+	reached := r.log.reached(record, at)
+	switch {
+	case r.log.grave(record):
+		l.next, l.begun = record.Offset+1, true
+		r.merge.pass(l, reached)
+		r.graves = later(r.graves, at)
+		return nil
+	case record.Topic == r.log.markers:
+		r.marked = later(r.marked, at)
+	}
+	return r.merge.put(l, record, at, reached)
+}
+
+func later(a, b listeners.Position) listeners.Position {
+	if b.Compare(a) > 0 {
+		return b
+	}
+	return a
 }
 
 // explain returns nil for what passes.

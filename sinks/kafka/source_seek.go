@@ -3,7 +3,6 @@ package kafka
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kadm"
@@ -18,21 +17,21 @@ const fetchBytes = 4 << 20
 
 // Seek implements [sinks.Log].
 func (l *topicsLog) Seek(ctx context.Context, start sinks.Start) (sinks.LogReader, sinks.LogPlace, error) {
-	return l.begin(ctx, func(ctx context.Context, r *reader, begin *borders) (sinks.LogPlace, error) {
+	return l.begin(ctx, start, func(ctx context.Context, r *reader, begin *borders) (sinks.LogPlace, error) {
 		return l.place(ctx, r, begin, start)
 	})
 }
 
 // SeekState implements [sinks.Log].
 func (l *topicsLog) SeekState(ctx context.Context) (sinks.LogReader, sinks.LogPlace, error) {
-	return l.begin(ctx, func(_ context.Context, r *reader, begin *borders) (sinks.LogPlace, error) {
+	return l.begin(ctx, sinks.Start{}, func(_ context.Context, r *reader, begin *borders) (sinks.LogPlace, error) {
 		r.skipping = begin.cut()
 		return begin.oldest(), nil
 	})
 }
 
 // begin makes a reader for which place has found where it begins.
-func (l *topicsLog) begin(ctx context.Context, find func(context.Context, *reader, *borders) (sinks.LogPlace, error)) (sinks.LogReader, sinks.LogPlace, error) {
+func (l *topicsLog) begin(ctx context.Context, start sinks.Start, find func(context.Context, *reader, *borders) (sinks.LogPlace, error)) (sinks.LogReader, sinks.LogPlace, error) {
 	var place sinks.LogPlace
 	client, err := kgo.NewClient(l.options(kgo.FetchMaxBytes(fetchBytes), kgo.FetchMaxPartitionBytes(fetchBytes/8))...)
 	if err != nil {
@@ -44,6 +43,16 @@ func (l *topicsLog) begin(ctx context.Context, find func(context.Context, *reade
 		if err != nil {
 			return err
 		}
+		if l.compacted() {
+			if err := l.recall(ctx, r, begin); err != nil {
+				return err
+			}
+		}
+		if len(begin.topics) == 0 {
+			if err := l.none(ctx, r, start); err != nil {
+				return err
+			}
+		}
 		r.topics, r.skipping = begin.topics, false
 		if place, err = find(ctx, r, begin); err != nil {
 			return err
@@ -53,9 +62,10 @@ func (l *topicsLog) begin(ctx context.Context, find func(context.Context, *reade
 			floor = begin.floor
 		}
 		r.merge = newMerge(floor)
+		r.merge.compacted = l.compacted()
 		for name, spans := range begin.spans {
 			for p, s := range spans {
-				r.merge.add(name, p, s.from, s.start > 0)
+				r.merge.add(name, p, s.from, s.cut(l))
 			}
 		}
 		return r.ask(ctx)
@@ -76,9 +86,11 @@ func (l *topicsLog) begin(ctx context.Context, find func(context.Context, *reade
 // borders are the spans of all partitions: what they hold that is decided, and
 // where to begin.
 type borders struct {
+	log    *topicsLog
 	topics map[string]topicInfo
 	spans  map[string]map[int32]span
 	floor  listeners.Position // nothing at or before it is wanted
+	since  time.Time          // of the latest state: when the first topic was made, zero if that is not known
 }
 
 func (l *topicsLog) borders(ctx context.Context, r *reader) (*borders, error) {
@@ -94,7 +106,7 @@ func (l *topicsLog) borders(ctx context.Context, r *reader) (*borders, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &borders{topics: topics, spans: make(map[string]map[int32]span)}
+	b := &borders{log: l, topics: topics, spans: make(map[string]map[int32]span)}
 	for name, info := range topics {
 		for p := range info.partitions {
 			start, _ := starts.Lookup(name, p)
@@ -105,11 +117,15 @@ func (l *topicsLog) borders(ctx context.Context, r *reader) (*borders, error) {
 	return b, nil
 }
 
+// cut reports whether the first records of a partition are gone that a log needs:
+// what compaction has removed is of no use.
+func (s *span) cut(l *topicsLog) bool { return s.start > 0 && !l.compacted() }
+
 // cut reports whether the first records of a partition are gone.
 func (b *borders) cut() bool {
 	for _, spans := range b.spans {
 		for _, s := range spans {
-			if s.start > 0 {
+			if s.cut(b.log) {
 				return true
 			}
 		}
@@ -145,6 +161,7 @@ func (l *topicsLog) place(ctx context.Context, r *reader, b *borders, start sink
 	for _, records := range lasts {
 		for _, record := range records {
 			at, _ := positionOf(record)
+			at = l.reached(record, at)
 			if last == nil || at.Compare(place.Position) > 0 {
 				place.Position, last = at, record
 			}
@@ -161,6 +178,11 @@ func (l *topicsLog) place(ctx context.Context, r *reader, b *borders, start sink
 	if err := l.intact(ctx, r, b, lasts, last); err != nil {
 		return place, err
 	}
+	if l.compacted() && len(b.topics) > 0 {
+		if err := l.sure(ctx, r, b, start.After, last); err != nil {
+			return place, err
+		}
+	}
 	b.floor = start.After
 	return place, nil
 }
@@ -171,7 +193,7 @@ func (l *topicsLog) intact(ctx context.Context, r *reader, b *borders, lasts map
 	doubtful := make(map[string]int32)
 	for name, spans := range b.spans {
 		for p, s := range spans {
-			if s.start > 0 && lasts[name][p] == nil {
+			if s.cut(l) && lasts[name][p] == nil {
 				doubtful[name] = p
 			}
 		}
@@ -207,24 +229,14 @@ func (l *topicsLog) intact(ctx context.Context, r *reader, b *borders, lasts map
 
 // retention returns how long records are kept for sure, negative if for ever.
 func retention(configs []kadm.Config) time.Duration {
-	value := func(key string, otherwise int64) int64 {
-		for _, c := range configs {
-			if c.Key == key && c.Value != nil {
-				if n, err := strconv.ParseInt(*c.Value, 10, 64); err == nil {
-					return n
-				}
-			}
-		}
-		return otherwise
-	}
-	if value("retention.bytes", -1) >= 0 {
+	if configured(configs, "retention.bytes", -1) >= 0 {
 		return 0
 	}
-	ms := value("retention.ms", 0)
-	if ms < 0 || ms > int64(1<<62)/int64(time.Millisecond) {
+	ms := configured(configs, "retention.ms", 0)
+	if ms < 0 {
 		return -1
 	}
-	return time.Duration(ms) * time.Millisecond
+	return milliseconds(ms)
 }
 
 // firstAt returns the position of the first record that was stored at or after

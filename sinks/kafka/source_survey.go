@@ -64,14 +64,14 @@ func (r *reader) ask(ctx context.Context) error {
 	for name, info := range fresh {
 		for p := r.topics[name].partitions; p < info.partitions; p++ {
 			start, _ := starts.Lookup(name, p)
-			if start.Offset > 0 {
+			if start.Offset > 0 && !r.log.compacted() {
 				return r.lost(fmt.Sprintf("records of the new topic %s, partition %d, before %d", name, p, start.Offset))
 			}
-			r.merge.add(name, p, 0, false)
+			r.merge.add(name, p, start.Offset, false)
 			if begin[name] == nil {
 				begin[name] = make(map[int32]kgo.Offset)
 			}
-			begin[name][p] = kgo.NewOffset().At(0)
+			begin[name][p] = kgo.NewOffset().At(start.Offset)
 		}
 	}
 	maps.Copy(r.topics, fresh)

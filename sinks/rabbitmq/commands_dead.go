@@ -129,10 +129,14 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 	name := b.DeadQueue(queue)
 	// A queue with many letters takes longer than one request may.
 	err := b.connector.locked(ctx, name+".lock", func(ctx context.Context, ch *amqp.Channel) error {
-		t := taken{ch: ch, name: name, queue: queue}
+		t := taken{
+			name: name, queue: queue, channels: []*amqp.Channel{ch}, from: make(map[*amqp.Delivery]*amqp.Channel),
+			open: func() (*amqp.Channel, error) { return b.connector.channel(ctx, &b.connector.other) },
+		}
+		defer t.close()
 		for more := true; more; {
 			if ctx.Err() != nil {
-				return context.Cause(ctx) // they go back with the channel
+				return context.Cause(ctx) // they go back with the channels
 			}
 			var err error
 			if more, err = t.get(); err != nil {
@@ -141,11 +145,11 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 		}
 		// A server puts back one by one what it was given back at once, in an
 		// order of its own if it is more than some 30.
-		died := make(map[uint64]time.Time, len(t.letters))
+		died := make(map[*amqp.Delivery]time.Time, len(t.letters))
 		for _, l := range t.letters {
-			died[l.DeliveryTag] = l.dead("").Dead.Time
+			died[l.Delivery] = l.dead("").Dead.Time
 		}
-		slices.SortStableFunc(t.letters, func(x, y stored) int { return died[x.DeliveryTag].Compare(died[y.DeliveryTag]) })
+		slices.SortStableFunc(t.letters, func(x, y stored) int { return died[x.Delivery].Compare(died[y.Delivery]) })
 		return errors.Join(visit(ctx, slices.Clone(t.letters), t.remove), b.returnDead(ctx, &t))
 	})
 	switch {
@@ -157,21 +161,54 @@ func (b *CommandBroker) visitDead(ctx context.Context, queue string, visit func(
 	return nil
 }
 
-// A taken has the letters that are with a channel.
+// A taken has the letters that are with channels.
 type taken struct {
-	ch          *amqp.Channel
 	name, queue string
 	letters     []stored
+	open        func() (*amqp.Channel, error)
+	channels    []*amqp.Channel // the first one is not ours
+	from        map[*amqp.Delivery]*amqp.Channel
+	last        int // letters that the last channel was given
 }
+
+// channelLetters is how many letters a channel takes. What a queue of RabbitMQ 3.10
+// gets back from a channel that ends with more than 32, it puts back in an order
+// that is another one when the server has been restarted and works through its
+// log again. Acknowledgements behind that then hit other messages.
+const channelLetters = 28
 
 // get takes another letter. A count would be of no use: the server counts what
 // somebody has just put back a moment later than it hands it out.
 func (t *taken) get() (ok bool, err error) {
-	m, ok, err := t.ch.Get(t.name, false)
-	if ok {
-		t.letters = append(t.letters, stored{queue: t.queue, Delivery: &m})
+	if t.last == channelLetters {
+		switch ch, err := t.open(); {
+		case err == nil:
+			t.channels, t.last = append(t.channels, ch), 0
+		case !errors.Is(err, amqp.ErrChannelMax):
+			return false, err
+		}
+	}
+	ok, err = t.getOn(t.channels[len(t.channels)-1])
+	if ok && t.last < channelLetters {
+		t.last++
 	}
 	return ok, err
+}
+
+func (t *taken) getOn(ch *amqp.Channel) (ok bool, err error) {
+	m, ok, err := ch.Get(t.name, false)
+	if ok {
+		t.letters = append(t.letters, stored{queue: t.queue, Delivery: &m})
+		t.from[&m] = ch
+	}
+	return ok, err
+}
+
+// close ends the channels, whose letters go back.
+func (t *taken) close() {
+	for _, ch := range t.channels[1:] {
+		ch.Close()
+	}
 }
 
 // removeChunk is less than the acknowledgements that a channel of the server has
@@ -182,19 +219,23 @@ const removeChunk = 16
 // remove returns when the queue has forgotten letters. To take another letter
 // is what a queue answers behind the acknowledgements on the same channel.
 func (t *taken) remove(some []stored) error {
-	removed := make(map[uint64]bool, len(some))
+	removed := make(map[*amqp.Delivery]bool, len(some))
 	for chunk := range slices.Chunk(some, removeChunk) {
+		behind := make(map[*amqp.Channel]bool)
 		for _, l := range chunk {
 			if err := l.Ack(false); err != nil {
 				return err
 			}
-			removed[l.DeliveryTag] = true
+			removed[l.Delivery] = true
+			behind[t.from[l.Delivery]] = true
 		}
-		if _, err := t.get(); err != nil {
-			return err
+		for ch := range behind {
+			if _, err := t.getOn(ch); err != nil {
+				return err
+			}
 		}
 	}
-	t.letters = slices.DeleteFunc(t.letters, func(l stored) bool { return removed[l.DeliveryTag] })
+	t.letters = slices.DeleteFunc(t.letters, func(l stored) bool { return removed[l.Delivery] })
 	return nil
 }
 
@@ -213,10 +254,15 @@ func (b *CommandBroker) returnDead(ctx context.Context, t *taken) error {
 		return nil
 	}
 	// Those that were acknowledged are not among them any more.
-	if err := t.ch.Nack(0, true, true); err != nil {
-		return err
+	for _, ch := range t.channels { // one after the other, which keeps their order
+		if err := ch.Nack(0, true, true); err != nil {
+			return err
+		}
+		if err := syncChannel(ch); err != nil {
+			return err
+		}
 	}
-	return syncChannel(t.ch)
+	return nil
 }
 
 // renewDead stores letters anew, in their order, so that the server counts from 0

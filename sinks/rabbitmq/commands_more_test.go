@@ -28,8 +28,13 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	s := rabbittest.Server(t)
+	return newRigOn(t, s, prefix(t, s))
+}
+
+func newRigOn(t *testing.T, s *rabbitserver.Server, prefix string) *rig {
+	t.Helper()
 	w := new(wire)
-	b, err := rabbitmq.NewCommandBroker(connector(t, s, w), &rabbitmq.CommandOptions{Prefix: prefix(t, s), ConfirmTimeout: 30 * time.Second})
+	b, err := rabbitmq.NewCommandBroker(connector(t, s, w), &rabbitmq.CommandOptions{Prefix: prefix, ConfirmTimeout: 30 * time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,6 +68,8 @@
 //   - To look at dead letters is to take them out and put them back, under a lock
 //     and in order. While somebody looks, the server counts none. Each letter is
 //     held in memory.
+//   - RabbitMQ 3.10 may lose messages over a restart if channels have ended with more
+//     than 32 messages in work each: docs/commands.md. Serve with less there.
 //   - Until 3.11 a command that takes more than 30 minutes, however alive its
 //     worker is, makes the server close the channel, unless its consumer_timeout is
 //     raised. All commands in work in that Serve are then delivered again, not

@@ -17,6 +17,8 @@
 // [FirehoseServer]. It kills processes, cuts connections, loses
 // acknowledgements and restarts the broker 20 times each, or as often as the
 // server or ROWCALL_FIREHOSE_FAULTS says. ROWCALL_TEST_SEED repeats a failed run.
+// ROWCALL_MODEL_SEEDS is the like for the models of regions and their mirrors:
+// see package internal/seedtest.
 //
 // [Groups] is the suite of a [sinks.GroupBroker], with members that join, leave,
 // die, freeze and are slow at random. Its clients go through a [Wire].
