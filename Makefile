@@ -4,12 +4,14 @@ GO ?= go
 GOLANGCI_LINT_VERSION := v2.15.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-postgres-matrix test-nats-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc kafka-libs
+.PHONY: help demo test test-postgres-matrix test-nats-matrix test-kafka soak lint bench build need-go need-postgres need-rabbitmq need-maven need-cc kafka-libs debezium-libs
 
-# What test-postgres-matrix tests with, and for how long soak goes on.
+# What test-postgres-matrix tests with, and for how long soak goes on: a hundred seeds of
+# the models of listeners, grid and its mirrors take about ten minutes on two cores.
 VERSIONS ?= 14 15 16 17 18
 MINUTES ?= 10
 FAULTS ?= 100
+SEEDS ?= $(FAULTS)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s  %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -17,9 +19,10 @@ help: ## list the targets
 demo: need-postgres ## play the three journeys on a throw-away PostgreSQL
 	$(GO) run ./cmd/rowcall demo
 
+# The tests wait for their servers a good deal, so one package more than there are cores runs at a time.
 test: need-postgres need-rabbitmq need-cc ## vet, then all tests with the race detector
 	$(GO) vet ./...
-	CGO_ENABLED=1 $(GO) test -race -timeout 20m ./...
+	CGO_ENABLED=1 $(GO) test -race -p $$(($$(getconf _NPROCESSORS_ONLN) + 1)) -timeout 20m ./...
 	cd internal/interop && CGO_ENABLED=1 $(GO) test -race -mod=mod -timeout 20m ./...
 
 # Those whose behaviour depends on the version of PostgreSQL.
@@ -51,11 +54,23 @@ kafka-libs: need-maven
 		mvn -q -B -f internal/tools/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory='$(ROWCALL_KAFKA_LIBS).part' && \
 		rm -rf '$(ROWCALL_KAFKA_LIBS)' && mv '$(ROWCALL_KAFKA_LIBS).part' '$(ROWCALL_KAFKA_LIBS)'; }
 
+# For go run ./internal/bench -debezium, which needs a JDK besides.
+DEBEZIUM_LIBS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/rowcall/debezium-3.3.1
+debezium-libs: need-maven
+	@ls "$(DEBEZIUM_LIBS)"/debezium-embedded-*.jar >/dev/null 2>&1 || { \
+		echo "make: fetching the jars of Debezium's engine into $(DEBEZIUM_LIBS)" >&2; \
+		mvn -q -B -f internal/tools/debezium/pom.xml dependency:copy-dependencies -DoutputDirectory='$(DEBEZIUM_LIBS).part' && \
+		rm -rf '$(DEBEZIUM_LIBS)' && mv '$(DEBEZIUM_LIBS).part' '$(DEBEZIUM_LIBS)'; }
+
 test-kafka: need-go need-cc kafka-libs ## the Kafka firehose, sources and groups against a real broker
 	ROWCALL_KAFKA_LIBS='$(ROWCALL_KAFKA_LIBS)' CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 9m -run RealBroker -v ./sinks/kafka
 
-soak: need-postgres need-cc need-rabbitmq ## random histories with crashes, MINUTES=10 long, then FAULTS=100 of each kind for the sinks; a failure prints its seed
+# The tests that play random histories with internal/seedtest.
+models := ^Test(RandomHistoriesAreOrdered|EveryPolicyTells|EverythingTogetherTells|ResumedAgainAndAgain|RestartedNameHears|RegionBehavesAs|ALimitedRegionBehaves|GroupFollowsRandom|EverythingAtOnceTells|WhoGoesOnIsTold|MirrorsGroupsAndNames|ARandomHistoryOfWriters|AMirrorShowsAtEach|MirrorsEqualTheRegion)
+modelled := ./listeners ./grid ./grid/pgwrite ./sinks/jetstream
+soak: need-postgres need-cc need-rabbitmq ## random histories with crashes, MINUTES=10 long, then SEEDS=100 (as FAULTS) of the models, then FAULTS=100 of each kind for the sinks; a failure prints its seed
 	ROWCALL_SOAK=$(MINUTES)m CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^TestRandomHistory$$' -v ./cdc
+	[ $(SEEDS) = 0 ] || ROWCALL_MODEL_SEEDS=$(SEEDS) CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '$(models)' $(modelled)
 	[ $(FAULTS) = 0 ] || ROWCALL_FIREHOSE_FAULTS=$(FAULTS) ROWCALL_COMMAND_FAULTS=$(FAULTS) ROWCALL_GROUP_FAULTS=$(FAULTS) \
 		CGO_ENABLED=1 $(GO) test -race -count 1 -timeout 0 -run '^Test(Firehoses|Commands|Groups)' ./sinks/jetstream ./sinks/kafka ./sinks/rabbitmq
 
@@ -69,7 +84,8 @@ lint: need-go ## run golangci-lint at the pinned version
 			GOBIN='$(CURDIR)/bin' $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION); \
 			mv bin/golangci-lint $$lint; }; \
 	fi; \
-	echo "$$lint run"; $$lint run
+	case $$lint in bin/*) lint='$(CURDIR)'/$$lint ;; esac; \
+	for module in . internal/interop internal/bench/regions; do echo "$$lint run, in $$module"; (cd $$module && $$lint run); done
 
 # The peers of the regions are in a module of their own; -mod=mod lets it follow
 # the versions of ours.
@@ -122,7 +138,7 @@ need-maven:
 	@command -v mvn >/dev/null && command -v java >/dev/null && exit 0; \
 	if ! command -v apt-get >/dev/null; then echo "make: a Kafka broker needs Java 17 and Maven; install them" >&2; exit 1; fi; \
 	$(as_root); \
-	packages='default-jre-headless maven' && why='the test runs a Kafka broker, which Maven fetches and Java runs' && \
+	packages='default-jre-headless maven' && why='Maven fetches, and Java runs, a Kafka broker for the test and Debezium for the benchmark' && \
 	$(apt_install)
 
 # The race detector links with C.

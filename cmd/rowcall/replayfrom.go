@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -138,7 +139,7 @@ func (f *replayFrom) open(ctx context.Context, start replayStart, opts *sinks.So
 	if f.source == toNATS {
 		return f.openNATS(ctx, start, opts)
 	}
-	// A source would wait for brokers that are away.
+	// A source would wait for brokers that are away, and for topics.
 	newest, err := f.newestInKafka(ctx)
 	if err != nil {
 		return nil, err
@@ -158,7 +159,23 @@ func (f *replayFrom) newestInKafka(ctx context.Context) (listeners.Position, err
 	ctx, cancel := context.WithTimeoutCause(ctx, kafka.DefaultOpenTimeout,
 		fmt.Errorf("no answer within %s: %w", kafka.DefaultOpenTimeout, context.DeadlineExceeded))
 	defer cancel()
+	there, err := kafka.Databases(ctx, f.source)
+	if err != nil {
+		return listeners.Position{}, err
+	}
+	if !slices.Contains(there, f.database) {
+		return listeners.Position{}, f.noTopics(there)
+	}
 	return kafka.Newest(ctx, f.source, f.database)
+}
+
+// noTopics says that there is nothing to read, and what there is instead.
+func (f *replayFrom) noTopics(databases []string) error {
+	others := `these brokers have such topics of no database; "rowcall run --to kafka://…" makes them`
+	if len(databases) > 0 {
+		others = fmt.Sprintf("these brokers have such topics of %s; choose one with --database", strings.Join(databases, ", "))
+	}
+	return fmt.Errorf("there are no topics %s.<schema>.<table> of database %q that this user may see; %s", sinks.DatabaseAddress(f.database), f.database, others)
 }
 
 func (f *replayFrom) openNATS(ctx context.Context, start replayStart, opts *sinks.SourceOptions) (_ *replaySource, err error) {

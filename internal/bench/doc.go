@@ -6,8 +6,9 @@
 //
 // drain reads a backlog beside pg_recvlogical, each program through a slot of
 // its own, and with -kafka, or ROWCALL_KAFKA_LIBS, also to Kafka brokers, each in
-// a process beside that is warm (-to says where it drains to); snapshot reads the
-// same table beside COPY; large reads one transaction of millions of rows, for
-// its memory; latency measures from a commit to a listener, beside a loop that
-// only receives. Only ratios within one run mean anything.
+// a process beside that is warm (-to says where it drains to), and with -debezium
+// beside Debezium's engine; snapshot reads the same table beside COPY; large reads
+// one transaction of millions of rows, for its memory; latency measures from a
+// commit to a listener, beside a loop that only receives. Only ratios within one
+// run mean anything.
 package main

@@ -36,6 +36,9 @@ func (b *bench) drain(ctx context.Context) error {
 			programs = append(programs, program(catchUp), b.recvlogical(fmt.Sprintf("recv%d", len(programs))))
 		}
 	}
+	if b.jars != "" {
+		programs = append(programs, b.debezium(), b.recvlogical(fmt.Sprintf("recv%d", len(programs))))
+	}
 	if err := b.load(ctx, programs); err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ func main() {
 	flag.StringVar(&b.only, "only", "", "parts to run, of drain, snapshot, large and latency; snapshot needs drain (default: all)")
 	flag.StringVar(&b.to, "to", "discard,nats,kafka", "where drain goes; kafka needs -kafka")
 	flag.StringVar(&b.kafka, "kafka", os.Getenv(kafkaserver.LibsVariable), "directory with the jars of a Kafka broker, to drain to Kafka, too (default $"+kafkaserver.LibsVariable+")")
+	flag.StringVar(&b.jars, "debezium", "", "directory with the jars of Debezium's engine, for drain to run it, too")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	err := b.run(ctx)
@@ -40,6 +41,7 @@ func main() {
 type bench struct {
 	rows, perTx, large int
 	only, to, kafka    string
+	jars               string // of Debezium; "" without
 	out                io.Writer
 
 	dir    string
