@@ -16,13 +16,13 @@ func (c *config) pluginOptions() [][2]string {
 
 // streamOptions are the options of START_REPLICATION on a server of a major
 // version.
-func (c *config) streamOptions(version int, streaming bool) string {
+func (c *config) streamOptions(version int, streaming, twoPhase bool) string {
 	options, protocol := c.pluginOptions(), "1"
 	if streaming {
 		protocol = "2"
 		options = append(options, [2]string{"streaming", "on"})
 	}
-	if c.TwoPhase {
+	if twoPhase {
 		protocol = "3"
 		options = append(options, [2]string{"two_phase", "on"})
 	}

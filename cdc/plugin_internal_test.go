@@ -21,9 +21,9 @@ func TestStreamOptions(t *testing.T) {
 		"both in version":      {version: 17, streaming: true, twoPhase: true, want: `proto_version '4', ` + common + `, streaming 'parallel', two_phase 'on'`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			c := config{Options: Options{Publication: "shop", TwoPhase: tc.twoPhase}}
-			if got := c.streamOptions(tc.version, tc.streaming); got != tc.want {
-				t.Errorf("streamOptions(%d, %t) = %s, want %s", tc.version, tc.streaming, got, tc.want)
+			c := config{Options: Options{Publication: "shop"}}
+			if got := c.streamOptions(tc.version, tc.streaming, tc.twoPhase); got != tc.want {
+				t.Errorf("streamOptions(%d, %t, %t) = %s, want %s", tc.version, tc.streaming, tc.twoPhase, got, tc.want)
 			}
 		})
 	}

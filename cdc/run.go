@@ -1,6 +1,7 @@
 package cdc
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -103,6 +104,15 @@ func (s *Source) serve(ctx context.Context, first bool) error {
 			return true, errUnstreamed
 		}
 		if undecodable(err) {
+			left, leaveErr := s.leaveTwoPhase(ctx)
+			if left {
+				s.onePhase = true
+				s.c.Logger.WarnContext(ctx, "the server failed at a prepared transaction; going on without two-phase transactions", "error", err)
+				return true, cmp.Or(leaveErr, errOnePhase)
+			}
+			if leaveErr != nil {
+				return false, leaveErr
+			}
 			lost := s.lost("the server cannot decode what it keeps")
 			lost.Err = err
 			return false, lost

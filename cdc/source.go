@@ -24,6 +24,7 @@ type Source struct {
 	backs   backfiller // of the reading goroutine
 
 	unstreamed bool // streaming was given up; of Run's goroutine
+	onePhase   bool // so were two-phase transactions
 
 	noCatchUp bool // of the goroutine that reads: the server refused
 

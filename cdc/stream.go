@@ -35,7 +35,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	if err := s.checkSlot(ctx, catalog, again); err != nil {
 		return false, err
 	}
-	options := s.c.streamOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed)
+	options := s.c.streamOptions(serverVersion(conn), s.c.Streaming == StreamingOn && !s.unstreamed, s.c.TwoPhase && !s.onePhase)
 	w, err := hijack(ctx, conn)
 	if err != nil {
 		return false, err
@@ -56,6 +56,7 @@ func (s *Source) stream(ctx context.Context, b *batcher, catalog *catalog, again
 	var wg sync.WaitGroup
 	statusCtx, stopStatus := context.WithCancel(context.WithoutCancel(ctx))
 	wg.Go(func() { s.reportStatus(statusCtx, w) })
+	wg.Go(func() { s.yieldToShutdown(statusCtx, w) })
 	defer func() { stopStatus(); wg.Wait() }()
 	stopReading := context.AfterFunc(ctx, w.interrupt)
 	defer stopReading()

@@ -100,6 +100,15 @@ func (t *tracker) stored(upTo listeners.Position) (received, confirmed LSN) {
 	return max(t.received, t.confirmed), t.outsidePrepared()
 }
 
+// standing takes what stored does, and returns what may be confirmed, and
+// whether that is all that was received.
+func (t *tracker) standing(upTo listeners.Position) (confirmed LSN, all bool) {
+	received, confirmed := t.stored(upTo)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return confirmed, confirmed == received && !t.open
+}
+
 // lastStored returns the position of the last transaction that was confirmed or
 // may be, the zero Position if there was none yet.
 func (t *tracker) lastStored() listeners.Position {

@@ -43,6 +43,13 @@ func (t *tracker) resolved(xid uint32, end LSN) {
 	t.resolve(r)
 }
 
+// onePhase is called when prepared transactions come as others do from now on.
+func (t *tracker) onePhase() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.held, t.spans = nil, nil
+}
+
 func (t *tracker) resolve(r resolution) {
 	at, held := t.held[r.xid]
 	delete(t.held, r.xid)
