@@ -3,6 +3,7 @@ package rabbitmq
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -64,6 +65,10 @@ func (b *CommandBroker) Consume(ctx context.Context, queue string, o sinks.Consu
 	b.mu.Lock()
 	b.consumers[c] = true
 	b.mu.Unlock()
+	if o.Concurrency > inOrder && strings.HasPrefix(b.connector.version(ctx), "3.10.") {
+		b.opts.Logger.WarnContext(ctx, "RabbitMQ 3.10 may lose commands when it is restarted after a worker with more than 32 commands in work was lost",
+			"queue", queue, "concurrency", o.Concurrency, "remedy", "a Concurrency of at most 32, or a later RabbitMQ")
+	}
 	return c, nil
 }
 

@@ -171,11 +171,14 @@ type taken struct {
 	last        int // letters that the last channel was given
 }
 
-// channelLetters is how many letters a channel takes. What a queue of RabbitMQ 3.10
-// gets back from a channel that ends with more than 32, it puts back in an order
-// that is another one when the server has been restarted and works through its
-// log again. Acknowledgements behind that then hit other messages.
-const channelLetters = 28
+// inOrder is how many messages of a channel that ends any server puts back in an
+// order that lasts. With more, a queue of RabbitMQ 3.10 has them in another one when
+// the server has been restarted and works through its log again, and
+// acknowledgements behind that hit other messages.
+const inOrder = 32
+
+// channelLetters is how many letters a channel takes.
+const channelLetters = inOrder - 4
 
 // get takes another letter. A count would be of no use: the server counts what
 // somebody has just put back a moment later than it hands it out.

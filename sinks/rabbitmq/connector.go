@@ -149,6 +149,16 @@ func (c *Connector) Ping(ctx context.Context) error {
 	return err
 }
 
+// version returns what the server says is its version, "" if it does not.
+func (c *Connector) version(ctx context.Context) string {
+	conn, err := c.connection(ctx, &c.other)
+	if err != nil {
+		return ""
+	}
+	version, _ := conn.Properties["version"].(string)
+	return version
+}
+
 // Close closes the connections and waits for what served them.
 func (c *Connector) Close() {
 	c.closed.Store(true)

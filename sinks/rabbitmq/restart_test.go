@@ -4,15 +4,54 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/rowcall/rowcall/internal/rabbitserver"
 	"github.com/rowcall/rowcall/internal/rabbitserver/rabbittest"
 	"github.com/rowcall/rowcall/sinks"
+	"github.com/rowcall/rowcall/sinks/rabbitmq"
 )
+
+// More in work than RabbitMQ 3.10 puts back in order is a matter of the user's, so
+// the log says so.
+func TestTooMuchInWorkForRabbitMQ310IsSaid(t *testing.T) {
+	t.Parallel()
+	s := rabbittest.Server(t)
+	conn, err := amqp.Dial(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, _ := conn.Properties["version"].(string)
+	if err := conn.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for concurrency, want := range map[int]bool{32: false, 33: strings.HasPrefix(version, "3.10.")} {
+		var log strings.Builder
+		b, err := rabbitmq.NewCommandBroker(connector(t, s, new(wire)), &rabbitmq.CommandOptions{
+			Prefix: prefix(t, s), Logger: slog.New(slog.NewTextHandler(&log, nil)),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.OpenQueue(t.Context(), "fleet"); err != nil {
+			t.Fatal(err)
+		}
+		c, err := b.Consume(t.Context(), "fleet", sinks.ConsumeOptions{Owner: "fleet-service", Lease: time.Minute, MaxAttempts: 1, Concurrency: concurrency})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if said := strings.Contains(log.String(), "RabbitMQ 3.10 may lose commands"); said != want {
+			t.Errorf("concurrency %d on RabbitMQ %s: the log says so = %t, want %t:\n%s", concurrency, version, said, want, log.String())
+		}
+	}
+}
 
 // RabbitMQ 3.10 forgets in which order it put back what a lost channel had.
 func TestDeadLettersOutliveALostReaderAndARestart(t *testing.T) {
